@@ -1,0 +1,80 @@
+"""Person re-identification: turn crops of people into embeddings and tell which show the same person.
+
+Public names are loaded when they are first used; importing this package loads no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from modelscope_reid.embedder import Embedder
+    from modelscope_reid.embeddings import Embeddings, Failure
+    from modelscope_reid.errors import (
+        CheckpointError,
+        ConfigError,
+        HubError,
+        ImageError,
+        InputError,
+        ReidError,
+    )
+    from modelscope_reid.images import ImageLimits, load_image
+    from modelscope_reid.models.checkpoints import LoadReport, load_checkpoint
+    from modelscope_reid.models.model_folder import convert_checkpoint, save_pretrained
+    from modelscope_reid.models.reid_model import ReidModel
+    from modelscope_reid.ranking.similarity import cosine_similarity
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "CheckpointError": "errors",
+    "ConfigError": "errors",
+    "Embedder": "embedder",
+    "Embeddings": "embeddings",
+    "Failure": "embeddings",
+    "HubError": "errors",
+    "ImageError": "errors",
+    "ImageLimits": "images",
+    "InputError": "errors",
+    "LoadReport": "models.checkpoints",
+    "ReidError": "errors",
+    "ReidModel": "models.reid_model",
+    "cosine_similarity": "ranking.similarity",
+    "load_checkpoint": "models.checkpoints",
+    "load_image": "images",
+    "convert_checkpoint": "models.model_folder",
+    "save_pretrained": "models.model_folder",
+}
+
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "Embedder",
+    "Embeddings",
+    "Failure",
+    "HubError",
+    "ImageError",
+    "ImageLimits",
+    "InputError",
+    "LoadReport",
+    "ReidError",
+    "ReidModel",
+    "convert_checkpoint",
+    "cosine_similarity",
+    "load_checkpoint",
+    "load_image",
+    "save_pretrained",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

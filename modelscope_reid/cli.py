@@ -1,0 +1,224 @@
+"""The command line: one function per command, each a thin face of a library function.
+
+jsonargparse turns signatures and docstrings into options. Results go to stdout, progress and errors to stderr;
+the exit status is 0 for success, 1 where an image or the whole command failed, 2 for wrong usage.
+"""
+
+from __future__ import annotations
+
+import inspect as introspection
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from json import dumps
+from typing import TYPE_CHECKING, Any, Literal, get_type_hints
+
+from jsonargparse import ArgumentParser
+
+from modelscope_reid import __version__
+from modelscope_reid.config import Activation, Layout
+from modelscope_reid.errors import ReidError
+
+if TYPE_CHECKING:
+    from modelscope_reid.embedder import Embedder
+
+OnError = Literal["raise", "skip"]
+
+
+def embed(
+    images: list[str],
+    *,
+    model: str,
+    output: str,
+    on_error: OnError = "skip",
+    normalize: bool = False,
+    batch_size: int = 32,
+    device: str | None = None,
+    layout: Layout | None = None,
+) -> int:
+    """Embed images and write the embeddings to a file, one row per image.
+
+    Args:
+        images: Image files, URLs, or folders, which are searched to the bottom.
+        model: Hub id, model folder or checkpoint file.
+        output: File to write: .npz, .parquet or .jsonl.
+        on_error: Skip images that cannot be read and list them, or stop at the first.
+        normalize: Scale each embedding to unit length.
+        batch_size: Images that go through the network at once.
+        device: cpu, cuda, cuda:1, …; by default the first GPU, or the CPU.
+        layout: For a CLIP ViT: clip-reid (1280 numbers) or 1536.
+    """
+    from pathlib import Path
+
+    from modelscope_reid.datasets.image_files import find_images
+    from modelscope_reid.tables import check_output, write_embeddings
+
+    check_output(Path(output))
+    sources = find_images(images)
+    embedder = _open(model, device=device, layout=layout, batch_size=batch_size)
+    batches = embedder.stream(sources, on_error=on_error, normalize=normalize, progress=sys.stderr.isatty())
+    rows, failures = write_embeddings(output, sources, batches, dim=embedder.embedding_dim)
+    for failure in failures:
+        print(f"skipped: {failure.reason}", file=sys.stderr)
+    print(f"{output}: {rows} embeddings of {embedder.embedding_dim} numbers, {len(failures)} images skipped")
+    return 1 if failures else 0
+
+
+def compare(
+    a: str,
+    b: str,
+    *,
+    model: str,
+    device: str | None = None,
+    layout: Layout | None = None,
+    json: bool = False,
+) -> int:
+    """Print the cosine similarity of two images: 1 is the same direction, 0 is unrelated.
+
+    Args:
+        a: Image file or URL.
+        b: Image file or URL.
+        model: Hub id, model folder or checkpoint file.
+        device: cpu, cuda, cuda:1, …; by default the first GPU, or the CPU.
+        layout: For a CLIP ViT: clip-reid (1280 numbers) or 1536.
+        json: Print one JSON object instead of the bare number.
+    """
+    from modelscope_reid.ranking.similarity import cosine_similarity
+
+    vectors = _open(model, device=device, layout=layout).embed([a, b])
+    similarity = float(cosine_similarity(vectors[:1], vectors[1:])[0, 0])
+    print(dumps({"a": a, "b": b, "cosine_similarity": similarity}) if json else f"{similarity:.4f}")
+    return 0
+
+
+def inspect(checkpoint: str, *, json: bool = False) -> int:
+    """Say what a checkpoint is, and what becomes of each of its tensors.
+
+    Args:
+        checkpoint: Checkpoint file, model folder or hub id.
+        json: Print one JSON object with every name instead of the summary.
+    """
+    from modelscope_reid.hub import resolve_model
+    from modelscope_reid.models.checkpoints import load_checkpoint
+
+    report = load_checkpoint(resolve_model(checkpoint))[1]
+    print(dumps(report.to_dict()) if json else report)
+    return 0
+
+
+def convert(
+    checkpoint: str,
+    *,
+    output: str,
+    layout: Layout = "1536",
+    image_size: tuple[int, int] | None = None,
+    activation: Activation | None = None,
+) -> int:
+    """Turn any checkpoint into a ModelScope model folder: model.safetensors and configuration.json.
+
+    Args:
+        checkpoint: Checkpoint file, model folder or hub id.
+        output: Folder to write; made where it does not exist.
+        layout: For a CLIP ViT: 1536, the pipeline's contract, or clip-reid (1280 numbers), the paper's.
+        image_size: Height and width to run at; the positions are resampled. By default the checkpoint's own.
+        activation: gelu for CLIP weights that were not trained with QuickGELU (open_clip's LAION models).
+    """
+    from modelscope_reid.hub import resolve_model
+    from modelscope_reid.models.model_folder import convert_checkpoint
+
+    report = convert_checkpoint(
+        resolve_model(checkpoint), output, layout=layout, image_size=image_size, activation=activation
+    )
+    print(report)
+    print(f"written to {output}")
+    return 0
+
+
+def demo(images: list[str], *, model: str | None = None) -> int:
+    """Embed sample crops through ModelScope's pipeline and print who looks like whom.
+
+    Args:
+        images: Image files or folders; by default crops drawn on the spot.
+        model: Model folder; by default a PASS ViT-B/16 with random weights is written to a temporary folder.
+    """
+    from modelscope_reid.demo import run_demo
+
+    print(run_demo(images, model=model))
+    return 0
+
+
+def _open(model: str, *, device: str | None, layout: Layout | None, batch_size: int = 32) -> Embedder:
+    from modelscope_reid.embedder import Embedder
+
+    return Embedder.from_pretrained(model, device=device, layout=layout, batch_size=batch_size)
+
+
+COMMANDS: dict[str, tuple[Callable[..., int], dict[str, str]]] = {
+    "embed": (embed, {"images": "+"}),
+    "compare": (compare, {"a": "", "b": ""}),
+    "inspect": (inspect, {"checkpoint": ""}),
+    "convert": (convert, {"checkpoint": ""}),
+    "demo": (demo, {"images": "*"}),
+}
+"""Each command's function and its positional arguments: "" is one value, "+" one or more, "*" any number."""
+
+
+def build_parser() -> ArgumentParser:
+    """Return the parser of all commands, made from the functions' signatures and docstrings."""
+    parser = ArgumentParser(prog="modelscope-reid", description=sys.modules["modelscope_reid"].__doc__)
+    parser.add_argument("--version", action="version", version=f"modelscope-reid {__version__}")
+    commands = parser.add_subcommands(required=True, dest="command")
+    for name, (function, positionals) in COMMANDS.items():
+        documentation = _documentation(function)
+        command = ArgumentParser(description=documentation[""])
+        hints = get_type_hints(function)
+        for parameter in introspection.signature(function).parameters.values():
+            _add_argument(command, parameter, hints[parameter.name], documentation[parameter.name], positionals)
+        commands.add_subcommand(name, command, help=documentation[""])
+    return parser
+
+
+def _add_argument(
+    parser: ArgumentParser, parameter: introspection.Parameter, hint: Any, text: str, positionals: dict[str, str]
+) -> None:
+    """Add one parameter: a positional, a flag for a bool, else an option with the parameter's type and default."""
+    flag = "--" + parameter.name.replace("_", "-")
+    if parameter.name in positionals:
+        count: dict[str, Any] = {"nargs": positionals[parameter.name]} if positionals[parameter.name] else {}
+        parser.add_argument(parameter.name, help=text, **count)
+    elif hint is bool:
+        parser.add_argument(flag, action="store_true", help=text)
+    elif parameter.default is parameter.empty:
+        parser.add_argument(flag, type=hint, required=True, help=text)
+    else:
+        parser.add_argument(flag, type=hint, default=parameter.default, help=text)
+
+
+def _documentation(function: Callable[..., int]) -> dict[str, str]:
+    """Return a command's summary under "", and the text of each of its arguments."""
+    from docstring_parser import parse
+
+    parsed = parse(function.__doc__ or "")
+    return {
+        "": parsed.short_description or "",
+        **{item.arg_name: item.description or "" for item in parsed.params},
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit status."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    options = build_parser().parse_args(arguments)
+    function, _ = COMMANDS[options.command]
+    try:
+        return function(**vars(options[options.command]))
+    except ReidError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0

@@ -1,0 +1,1 @@
+"""Dataset readers and the synthetic dataset: files on disk -> records; knows nothing of models."""

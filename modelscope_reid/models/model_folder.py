@@ -1,0 +1,95 @@
+"""Save a model as a ModelScope model folder, and convert any checkpoint into one.
+
+In: a `ReidModel`, or a checkpoint. Out: a folder with model.safetensors and configuration.json, and for PASS ViT-B/16
+also pytorch_model.pt under the published names, which plain ModelScope opens. Knows nothing of images or the hub.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from modelscope_reid.config import Activation, ClipVitConfig, Layout
+from modelscope_reid.configuration import CONFIGURATION_FILE, configuration_for, fits_stock
+from modelscope_reid.errors import InputError
+from modelscope_reid.files import whole_file
+from modelscope_reid.models.checkpoints import LoadReport, load_checkpoint
+from modelscope_reid.models.origins import stock_name
+from modelscope_reid.models.reid_model import ReidModel
+from modelscope_reid.models.weight_files import METADATA_KEY, WEIGHT_FILES
+
+
+def save_pretrained(model: ReidModel, folder: str | Path) -> Path:
+    """Write `model` as a model folder: model.safetensors and configuration.json; return the folder.
+
+    Where plain ModelScope can run the model (PASS ViT-B/16 with necks and classifier), pytorch_model.pt with the
+    published names is written too, and the folder opens there without this package. Files are written under a
+    temporary name and renamed, configuration.json last.
+
+    Raises:
+        InputError: the folder cannot be written, or the disk is full.
+    """
+    folder = Path(folder)
+    config = model.config
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    metadata = {"format": "pt", METADATA_KEY: json.dumps(config.to_dict())}
+    text = json.dumps(configuration_for(config), indent=2) + "\n"
+    writers: dict[str, Callable[[Path], object]] = {
+        WEIGHT_FILES[0]: lambda path: save_file(state, path, metadata=metadata),
+    }
+    if fits_stock(config):
+        writers[WEIGHT_FILES[1]] = lambda path: torch.save(_stock_state(state), path)
+    writers[CONFIGURATION_FILE] = lambda path: path.write_text(text, encoding="utf-8")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"folder {folder} cannot be made: {error.strerror}; choose another place.") from error
+    for name, write in writers.items():
+        with whole_file(folder / name) as temporary:
+            write(temporary)
+    return folder
+
+
+def convert_checkpoint(
+    path: str | Path,
+    folder: str | Path,
+    *,
+    layout: Layout = "1536",
+    image_size: tuple[int, int] | None = None,
+    activation: Activation | None = None,
+) -> LoadReport:
+    """Open the checkpoint at `path` and write it to `folder` as a model folder; return the load report.
+
+    `layout` is a CLIP ViT's alone; the others have one layout each.
+
+    Raises:
+        CheckpointError, ConfigError: it cannot be opened.
+        InputError: the folder cannot be written.
+    """
+    model, report = load_checkpoint(path, image_size=image_size, activation=activation)
+    if isinstance(model.config, ClipVitConfig):
+        model.config = dataclasses.replace(model.config, layout=layout)
+        report = dataclasses.replace(report, config=model.config)
+    save_pretrained(model, folder)
+    return report
+
+
+def _stock_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a PASS state dict under ModelScope's names."""
+    stock: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        if name == "backbone.reg_token":
+            pieces = list(torch.split(tensor, 1, dim=1))
+        elif name == "backbone.pos_embed":
+            pieces = list(torch.split(tensor, [1, 1, 1, 1, tensor.shape[1] - 4], dim=1))
+        else:
+            pieces = [tensor]
+        for index, piece in enumerate(pieces):
+            stock[stock_name(name, index)] = piece.clone()
+    return stock
