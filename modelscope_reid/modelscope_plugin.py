@@ -29,7 +29,10 @@ from modelscope_reid.runtimes.torch_runtime import TorchRuntime
 
 
 class ReidTorchModel(TorchModel):  # type: ignore[misc]  # modelscope is untyped
-    """A model folder as ModelScope's `Model`: forward(images (B, 3, H, W)) -> embeddings (B, D)."""
+    """A model folder as ModelScope's `Model`: forward(images (B, 3, H, W)) -> embeddings (B, D).
+
+    ``Model.from_pretrained(folder, use_hf=False)`` opens folders of our own type; stock PASS folders need no option.
+    """
 
     def __init__(self, model_dir: str, **kwargs: Any) -> None:
         super().__init__(model_dir=model_dir)

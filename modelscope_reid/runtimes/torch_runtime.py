@@ -1,4 +1,4 @@
-"""Run a `ReidModel` with eager PyTorch, on the CPU or a GPU.
+"""Run a `ReidModel` with eager PyTorch, on the CPU (its linear layers through oneDNN) or a GPU.
 
 In and out: as `Runtime`. Knows nothing of checkpoints: the model comes filled.
 """
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from modelscope_reid.errors import InputError
 from modelscope_reid.models.reid_model import ReidModel
+from modelscope_reid.runtimes.onednn import with_onednn
 
 
 class TorchRuntime:
@@ -26,11 +27,12 @@ class TorchRuntime:
         wanted = device or ("cuda" if torch.cuda.is_available() else "cpu")
         try:
             self.device = torch.device(wanted)
-            self.model = model.eval().to(self.device)
+            model = model.eval().to(self.device)
         except (RuntimeError, AssertionError) as error:
             raise InputError(
                 f"device {wanted!r} cannot be used here ({str(error).splitlines()[0]}); use 'cpu', or 'cuda' on a GPU."
             ) from error
+        self.model = with_onednn(model) if self.device.type == "cpu" else model
 
     @property
     def name(self) -> str:

@@ -1,0 +1,184 @@
+"""The house as ARCHITECTURE.md draws it, read off the imports themselves."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "modelscope_reid"
+
+FLOORS: dict[str, int] = {
+    "": 0,  # the package itself: lazy names only
+    "errors": 0,
+    "config": 1,
+    "files": 1,
+    "downloads": 1,
+    "embeddings": 1,
+    "hub": 1,
+    "ranking": 1,
+    "configuration": 2,
+    "images": 2,
+    "preprocess": 2,
+    "tables": 2,
+    "datasets": 2,
+    "models": 3,
+    "runtimes": 4,
+    "embedder": 5,
+    "modelscope_plugin": 7,
+    "demo": 8,
+    "cli": 9,
+    "__main__": 10,
+}
+"""A module imports lower floors only; a folder's modules may also import one another."""
+MODELSCOPE_HOMES = {"modelscope_plugin", "hub", "demo"}
+HEAVY = {"torch", "torchvision", "timm", "open_clip", "safetensors", "lightning", "modelscope"}
+TORCH_ROOMS = {"models", "runtimes", "modelscope_plugin"}
+OPTIONAL = {"pyarrow", "openvino", "onnx", "onnxruntime", "faiss", "pymilvus", "gradio", "ray", "matplotlib"}
+
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def room(path: Path) -> str:
+    """The name in FLOORS: a module at the top, or the folder."""
+    first = path.relative_to(PACKAGE).parts[0]
+    return "" if first == "__init__.py" else first.removesuffix(".py")
+
+
+def imports(path: Path, *, top_only: bool) -> set[str]:
+    """Absolute names of the modules that a file imports; top_only leaves out functions and TYPE_CHECKING blocks."""
+    found: set[str] = set()
+
+    def visit(node: ast.AST) -> None:
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found.add(node.module or "")
+            if node.module == "modelscope_reid":
+                found.update(f"modelscope_reid.{alias.name}" for alias in node.names)
+        for child in ast.iter_child_nodes(node):
+            if top_only and isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                continue
+            if top_only and isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+                continue
+            visit(child)
+
+    visit(ast.parse(path.read_text(encoding="utf-8")))
+    return found
+
+
+def external(names: set[str]) -> set[str]:
+    return {name.split(".")[0] for name in names}
+
+
+def test_every_module_has_a_floor() -> None:
+    assert {room(path) for path in MODULES} == set(FLOORS)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_module_imports_lower_floors_only(path: Path) -> None:
+    here = room(path)
+    for name in imports(path, top_only=here == ""):
+        if not name.startswith("modelscope_reid."):
+            continue
+        there = name.split(".")[1]
+        if there not in FLOORS:  # a name of the package itself, such as __version__
+            continue
+        assert there == here or FLOORS[there] < FLOORS[here], (
+            f"{here} (floor {FLOORS[here]}) imports {there} (floor {FLOORS[there]})"
+        )
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_modelscope_is_imported_in_its_own_rooms_only(path: Path) -> None:
+    if "modelscope" in external(imports(path, top_only=False)):
+        assert room(path) in MODELSCOPE_HOMES
+    if room(path) != "modelscope_plugin":
+        assert "modelscope" not in external(imports(path, top_only=True)), "import it in the function that needs it"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_heavy_libraries_stay_in_the_rooms_that_need_them(path: Path) -> None:
+    here = room(path)
+    heavy = external(imports(path, top_only=True)) & HEAVY
+    assert not heavy or here in TORCH_ROOMS, f"{here} imports {heavy} at its top"
+    if here == "ranking":
+        assert not external(imports(path, top_only=False)) & HEAVY, "ranking/ knows no torch, not even in a function"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_optional_libraries_are_imported_where_they_are_used(path: Path) -> None:
+    assert not external(imports(path, top_only=True)) & OPTIONAL
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_modules_are_small_and_nothing_forbidden_is_in_them(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert text.count("\n") <= 420
+    assert not re.search(r"strict=False(?!\))|sys\.path|\.cuda\(\)|except Exception|except:", text)
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.end_lineno is not None:
+            assert node.end_lineno - node.lineno < 60, f"{node.name} is {node.end_lineno - node.lineno + 1} lines long"
+
+
+def test_every_module_has_a_test_file() -> None:
+    tests = {path.stem for path in (ROOT / "tests").glob("test_*.py")}
+    names = {path.stem if path.stem != "__init__" else path.parent.name for path in MODULES}
+    trivial = {"__main__", "datasets", "models", "ranking", "runtimes"}  # docstrings, a protocol, one call
+    assert {f"test_{name}" for name in names - trivial} <= tests | {"test_modelscope_reid"}
+
+
+def modules_after(code: str) -> set[str]:
+    """The modules that a fresh interpreter has loaded after running `code`."""
+    script = f"{code}\nimport sys\nprint('\\n'.join(sys.modules))"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return set(result.stdout.split())
+
+
+def test_importing_the_package_loads_no_torch_and_little_else() -> None:
+    loaded = modules_after("import modelscope_reid")
+    assert not loaded & (HEAVY | OPTIONAL | {"numpy", "PIL", "httpx"})
+
+
+def test_building_the_command_line_loads_no_torch() -> None:
+    loaded = modules_after("from modelscope_reid.cli import build_parser; build_parser()")
+    assert not loaded & (HEAVY | OPTIONAL)
+
+
+def test_opening_images_and_comparing_embeddings_loads_no_torch() -> None:
+    loaded = modules_after("from modelscope_reid import load_image, cosine_similarity, Embedder")
+    assert not loaded & (HEAVY | OPTIONAL)
+
+
+def test_public_names_are_all_there() -> None:
+    import modelscope_reid
+
+    assert sorted(modelscope_reid.__all__) == sorted(modelscope_reid._HOMES)
+    for name in modelscope_reid.__all__:
+        assert getattr(modelscope_reid, name).__module__.startswith("modelscope_reid.")
+        assert name in dir(modelscope_reid)
+    with pytest.raises(AttributeError, match="has no attribute 'Embeder'"):
+        _ = modelscope_reid.Embeder
+
+
+@pytest.mark.parametrize("suffix", ["*.toml", "*.py", "*.md", "Makefile", ".ci/run", "*.cfg", "*.txt"])
+def test_no_registry_address_and_no_lock_file(suffix: str) -> None:
+    assert not list(ROOT.glob("*.lock")) and not list(ROOT.glob("*lock*.json"))
+    registries = ("pypi" + ".org", "pythonhosted" + ".org", "npmjs" + ".org", "index-" + "url", "find-" + "links")
+    for path in ROOT.rglob(suffix):
+        if not {".venv", "build", "dist"} & set(path.relative_to(ROOT).parts):
+            text = path.read_text(encoding="utf-8")
+            assert not [registry for registry in registries if registry in text], path
+
+
+def test_the_package_is_found_from_this_checkout() -> None:
+    spec = importlib.util.find_spec("modelscope_reid")
+    assert spec is not None and spec.origin is not None
+    assert Path(spec.origin).is_relative_to(ROOT)
