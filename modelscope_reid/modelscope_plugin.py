@@ -7,7 +7,7 @@ Written against ModelScope 1.40.2 (Apache-2.0).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from modelscope.pipelines.builder import PIPELINES, add_default_pipeline_info
 from modelscope_reid.configuration import OWN_TYPE, STOCK_MODEL_TYPE, STOCK_PIPELINE_TYPE, TASK
 from modelscope_reid.embedder import Embedder
 from modelscope_reid.hub import DEFAULT_MODEL_ID, resolve_model
+from modelscope_reid.images import is_single_image
 from modelscope_reid.models.checkpoints import load_checkpoint
 from modelscope_reid.runtimes.torch_runtime import TorchRuntime
 
@@ -65,24 +66,23 @@ class ReidPipeline(Pipeline):  # type: ignore[misc]  # modelscope is untyped
             batch_size=batch_size,
         )
 
-    def __call__(
-        self, input: Any, *, batch_size: int | None = None, camera_ids: list[int] | None = None, **kwargs: Any
-    ) -> Any:
-        """Embed one image -> a dict; a list or tuple -> a list of dicts; an MsDataset -> an iterator of dicts.
+    def __call__(self, input: Any, *, batch_size: int | None = None, camera_ids: Sequence[int] | None = None) -> Any:
+        """Embed one image -> a dict; several (a list, an iterator, a 4-D array) -> a list; an MsDataset -> an iterator.
 
-        `camera_ids` gives one camera per image to a camera-aware model.
+        An image may stand in a dict under "image". `camera_ids` gives one camera per image to a camera-aware model.
         """
         embedder = self.embedder.with_batch_size(batch_size) if batch_size else self.embedder
+        single = is_single_image(input) or isinstance(input, Mapping)
+        outputs = self._outputs(embedder, [input] if single else input, camera_ids)
         if isinstance(input, MsDataset):
-            return self._embed_stream(embedder, input)
-        vectors = embedder.embed(
-            list(input) if isinstance(input, tuple) else input, camera_ids=camera_ids, channel_order="bgr"
-        )
-        outputs = [{OutputKeys.IMG_EMBEDDING: vectors[index : index + 1]} for index in range(len(vectors))]
-        return outputs if isinstance(input, (list, tuple)) else outputs[0]
+            return outputs
+        return next(outputs) if single else list(outputs)
 
-    def _embed_stream(self, embedder: Embedder, images: MsDataset) -> Iterator[dict[str, Any]]:
-        for batch in embedder.stream(images, channel_order="bgr"):
+    def _outputs(
+        self, embedder: Embedder, images: Iterable[Any], camera_ids: Sequence[int] | None
+    ) -> Iterator[dict[str, Any]]:
+        unpacked = (image.get("image") if isinstance(image, Mapping) else image for image in images)
+        for batch in embedder.stream(unpacked, camera_ids=camera_ids, channel_order="bgr"):
             for index in range(len(batch)):
                 yield {OutputKeys.IMG_EMBEDDING: batch.vectors[index : index + 1]}
 

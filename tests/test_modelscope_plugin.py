@@ -81,15 +81,28 @@ def test_inputs_that_stock_refuses_or_mangles(reid: Any) -> None:
     np.testing.assert_allclose(reid(grey)["img_embedding"], reid(image.convert("L"))["img_embedding"], rtol=1e-5)
 
 
-def test_tuples_and_datasets(reid: Any) -> None:
+def test_tuples_iterators_arrays_dicts_and_datasets(reid: Any) -> None:
+    from datasets import Dataset
     from modelscope.msdatasets import MsDataset
 
-    outputs = reid(tuple(CROPS[:3]))
-    assert len(outputs) == 3
-    hosted = MsDataset.load(CROPS[:3])
-    streamed = [output["img_embedding"] for output in reid(hosted)] if isinstance(hosted, MsDataset) else None
-    if streamed is not None:
-        assert len(streamed) == 3
+    expected = [output["img_embedding"] for output in reid(CROPS[:3])]
+    bgr = np.stack([np.asarray(Image.open(crop))[:, :, ::-1] for crop in CROPS[:3]])
+    hosted = MsDataset.to_ms_dataset(Dataset.from_dict({"image": CROPS[:3]}))
+    assert isinstance(hosted, MsDataset)
+    many = {"a tuple": tuple(CROPS[:3]), "an iterator": iter(CROPS[:3]), "a 4-D array": bgr, "a dataset": hosted}
+    for name, given in many.items():
+        outputs = list(reid(given))
+        assert len(outputs) == 3, name
+        np.testing.assert_allclose(
+            [output["img_embedding"] for output in outputs], expected, rtol=1e-4, atol=1e-5, err_msg=name
+        )
+    np.testing.assert_allclose(reid({"image": CROPS[0]})["img_embedding"], expected[0], rtol=1e-4, atol=1e-5)
+    assert reid([]) == []
+
+
+def test_an_option_that_does_not_exist_is_refused(reid: Any) -> None:
+    with pytest.raises(TypeError, match="batchsize"):
+        reid(CROPS[:2], batchsize=2)
 
 
 def test_a_bad_image_in_a_list_is_named(reid: Any) -> None:
