@@ -1,6 +1,6 @@
 """How fast, and how equal: the stock ModelScope pipeline and ours, on the same folder and the same JPEG files.
 
-    python benchmarks/embed.py DIR [--count 64] [--rounds 3]
+    python benchmarks/embed.py DIR [--count 32] [--rounds 5]
 
 DIR holds JPEG crops. Each system lives in a process of its own (ours takes over the stock name), and they take turns:
 every figure is the median over the rounds, and ratios compare turns of one run on one machine. The weights are a PASS
@@ -134,8 +134,8 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="folder of JPEG crops")
-    parser.add_argument("--count", type=int, default=64, help="crops to embed in each turn")
-    parser.add_argument("--rounds", type=int, default=3, help="turns of each system per row")
+    parser.add_argument("--count", type=int, default=32, help="crops to embed in each turn")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each system per row")
     options = parser.parse_args()
     paths = sorted(str(path) for path in options.folder.rglob("*.jpg"))[: options.count]
     if len(paths) < options.count:

@@ -16,8 +16,7 @@ from modelscope.pipelines import pipeline
 from modelscope.utils.constant import Tasks
 
 import modelscope_reid.modelscope_plugin  # noqa: F401  # the one line: registers our pipeline
-from modelscope_reid import ReidError
-from modelscope_reid.hub import resolve_model
+from modelscope_reid import ReidError, resolve_model
 
 ASSETS = Path(__file__).parents[1] / "assets"
 

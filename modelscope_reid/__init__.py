@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         InputError,
         ReidError,
     )
+    from modelscope_reid.hub import resolve_model
     from modelscope_reid.images import ImageLimits, load_image
     from modelscope_reid.models.checkpoints import LoadReport, load_checkpoint
     from modelscope_reid.models.model_folder import convert_checkpoint, save_pretrained
@@ -43,6 +44,7 @@ _HOMES = {
     "cosine_similarity": "ranking.similarity",
     "load_checkpoint": "models.checkpoints",
     "load_image": "images",
+    "resolve_model": "hub",
     "convert_checkpoint": "models.model_folder",
     "save_pretrained": "models.model_folder",
 }
@@ -64,6 +66,7 @@ __all__ = [
     "cosine_similarity",
     "load_checkpoint",
     "load_image",
+    "resolve_model",
     "save_pretrained",
 ]
 

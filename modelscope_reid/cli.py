@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from json import dumps
-from typing import TYPE_CHECKING, Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 from jsonargparse import ArgumentParser
 
@@ -92,17 +92,18 @@ def compare(
     return 0
 
 
-def inspect(checkpoint: str, *, json: bool = False) -> int:
+def inspect(checkpoint: str, *, layout: Layout | None = None, json: bool = False) -> int:
     """Say what a checkpoint is, and what becomes of each of its tensors.
 
     Args:
         checkpoint: Checkpoint file, model folder or hub id.
+        layout: For a CLIP ViT: clip-reid (1280 numbers) or 1536.
         json: Print one JSON object with every name instead of the summary.
     """
     from modelscope_reid.hub import resolve_model
     from modelscope_reid.models.checkpoints import load_checkpoint
 
-    report = load_checkpoint(resolve_model(checkpoint))[1]
+    report = load_checkpoint(resolve_model(checkpoint), layout=layout)[1]
     print(dumps(report.to_dict()) if json else report)
     return 0
 
@@ -166,7 +167,7 @@ COMMANDS: dict[str, tuple[Callable[..., int], dict[str, str]]] = {
 
 def build_parser() -> ArgumentParser:
     """Return the parser of all commands, made from the functions' signatures and docstrings."""
-    parser = ArgumentParser(prog="modelscope-reid", description=sys.modules["modelscope_reid"].__doc__)
+    parser = ArgumentParser(prog="modelscope-reid", description="Person re-identification: embed, compare and convert.")
     parser.add_argument("--version", action="version", version=f"modelscope-reid {__version__}")
     commands = parser.add_subcommands(required=True, dest="command")
     for name, (function, positionals) in COMMANDS.items():
@@ -183,16 +184,29 @@ def _add_argument(
     parser: ArgumentParser, parameter: introspection.Parameter, hint: Any, text: str, positionals: dict[str, str]
 ) -> None:
     """Add one parameter: a positional, a flag for a bool, else an option with the parameter's type and default."""
-    flag = "--" + parameter.name.replace("_", "-")
     if parameter.name in positionals:
         count: dict[str, Any] = {"nargs": positionals[parameter.name]} if positionals[parameter.name] else {}
+        if count.get("nargs") == "*":
+            count["default"] = []
         parser.add_argument(parameter.name, help=text, **count)
-    elif hint is bool:
-        parser.add_argument(flag, action="store_true", help=text)
-    elif parameter.default is parameter.empty:
-        parser.add_argument(flag, type=hint, required=True, help=text)
+        return
+    options: dict[str, Any] = {"help": text}
+    choices = [
+        value for member in (hint, *get_args(hint)) if get_origin(member) is Literal for value in get_args(member)
+    ]
+    if hint is bool:
+        options["action"] = "store_true"
+    elif choices:
+        options["choices"] = choices
+    elif hint == tuple[int, int] | None:
+        options |= {"type": int, "nargs": 2, "metavar": ("HEIGHT", "WIDTH")}
     else:
-        parser.add_argument(flag, type=hint, default=parameter.default, help=text)
+        options["type"] = hint
+    if parameter.default is parameter.empty:
+        options["required"] = True
+    elif parameter.default is not None and hint is not bool:
+        options["default"] = parameter.default
+    parser.add_argument("--" + parameter.name.replace("_", "-"), **options)
 
 
 def _documentation(function: Callable[..., int]) -> dict[str, str]:
@@ -209,6 +223,7 @@ def _documentation(function: Callable[..., int]) -> dict[str, str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit status."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # its retries end in our own error
     options = build_parser().parse_args(arguments)
     function, _ = COMMANDS[options.command]
     try:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -37,13 +38,34 @@ def _require(condition: bool, message: str) -> None:
         raise ConfigError(message)
 
 
-def _check_choices(config: object) -> None:
-    """Raise ConfigError where a field annotated with a Literal holds another value."""
+def _check_fields(config: object) -> None:
+    """Raise ConfigError where a field is not of its annotated type: a choice, a number, numbers, a dataclass."""
     for name, hint in get_type_hints(type(config)).items():
-        if get_origin(hint) is Literal and getattr(config, name) not in get_args(hint):
-            raise ConfigError(
-                f"{name} is {getattr(config, name)!r}; expected one of {', '.join(map(repr, get_args(hint)))}."
+        value = getattr(config, name, None)
+        if get_origin(hint) is Literal:
+            _require(
+                value in get_args(hint),
+                f"{name} is {value!r}; expected one of {', '.join(map(repr, get_args(hint)))}.",
             )
+        elif hint in _NUMBERS:
+            _require(_is_number(value, hint), f"{name} is {value!r}; expected {_NUMBERS[hint]}.")
+        elif get_origin(hint) is tuple:
+            kinds = get_args(hint)
+            _require(
+                isinstance(value, tuple) and len(value) == len(kinds) and all(map(_is_number, value, kinds)),
+                f"{name} is {value!r}; expected {len(kinds)} values, each {_NUMBERS[kinds[0]]}.",
+            )
+        elif isinstance(hint, type) and dataclasses.is_dataclass(hint):
+            _require(isinstance(value, hint), f"{name} is {value!r}; expected a {hint.__qualname__}.")
+
+
+_NUMBERS: dict[Any, str] = {int: "a whole number", float: "a number"}
+
+
+def _is_number(value: object, kind: type) -> bool:
+    if isinstance(value, bool):
+        return False
+    return isinstance(value, int) or (kind is float and isinstance(value, float) and math.isfinite(value))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,14 +81,13 @@ class Preprocessing:
     interpolation: Interpolation = "bilinear"
 
     def __post_init__(self) -> None:
-        _check_choices(self)
+        _check_fields(self)
         _require(
-            len(self.image_size) == 2 and all(isinstance(side, int) and side > 0 for side in self.image_size),
+            min(self.image_size) > 0,
             f"image_size is {self.image_size!r}; expected (height, width), two positive whole numbers.",
         )
-        _require(len(self.mean) == 3, f"mean is {self.mean!r}; expected three numbers, one per RGB channel.")
         _require(
-            len(self.std) == 3 and all(value > 0 for value in self.std),
+            min(self.std) > 0,
             f"std is {self.std!r}; expected three positive numbers, one per RGB channel.",
         )
 
@@ -84,7 +105,7 @@ class ModelConfig:
     neck_feature: NeckFeature = "before"
 
     def __post_init__(self) -> None:
-        _check_choices(self)
+        _check_fields(self)
         _require(self.num_classes >= 0, f"num_classes is {self.num_classes}; expected 0 (none) or more.")
 
     @property
@@ -122,6 +143,7 @@ class VitConfig(ModelConfig):
         super().__post_init__()
         for name in ("width", "depth", "patch_size", "stride"):
             _require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}; expected a positive whole number.")
+        _require(self.width % self.heads == 0, f"width is {self.width}; expected less than 128, or a multiple of 64.")
         _require(self.cameras >= 0, f"cameras is {self.cameras}; expected 0 (none) or more.")
         _require(0.0 <= self.drop_path < 1.0, f"drop_path is {self.drop_path}; expected 0 or more, below 1.")
         _require(
@@ -198,6 +220,7 @@ class ClipVitConfig(VitConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _require(self.projection_dim > 0, f"projection_dim is {self.projection_dim}; expected 1 or more.")
         _require(self.depth >= 2, f"depth is {self.depth}; a CLIP ViT needs two blocks or more.")
         _require_neck(self, has_neck=self.neck != "none")
         _require(
@@ -224,13 +247,20 @@ class ClipResNetConfig(ModelConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require(len(self.layers) == 4, f"layers is {self.layers!r}; expected the blocks of four stages.")
+        _require(self.width > 0 and self.width % 2 == 0, f"width is {self.width}; expected an even number of channels.")
+        _require(min(self.layers) > 0, f"layers is {self.layers!r}; expected the blocks of four stages.")
+        _require(self.projection_dim > 0, f"projection_dim is {self.projection_dim}; expected 1 or more.")
+        _require(
+            min(self.grid) > 0,
+            f"image_size {self.image_size} ends as a map without a cell; expected 16x16 pixels or more.",
+        )
         _require_neck(self, has_neck=self.neck != "none")
 
     @property
     def grid(self) -> tuple[int, int]:
         """(rows, columns) of the last feature map, which the attention pool has positions for."""
-        return self.image_size[0] // 16, self.image_size[1] // 16
+        rows, columns = ((side + 1) // 2 // 8 for side in self.image_size)  # one padded stride, then three halvings
+        return rows, columns
 
     @property
     def embedding_dim(self) -> int:
@@ -250,8 +280,8 @@ class OsnetConfig(ModelConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         _require(
-            len(self.channels) == 4 and all(count > 0 for count in self.channels),
-            f"channels is {self.channels!r}; expected four positive numbers: stem and three stages.",
+            min(self.channels) > 0 and min(self.channels[1:]) >= 4,
+            f"channels is {self.channels!r}; expected four numbers: stem (1 or more) and three stages (4 or more).",
         )
         _require_neck(self, has_neck=False)
 
@@ -317,8 +347,8 @@ def dataclass_from_dict(kind: type[ConfigT], values: Mapping[str, Any], *, where
         arguments[name] = value
     try:
         return kind(**arguments)
-    except TypeError as error:
-        raise ConfigError(f"{where} has a value of a wrong type: {error}.") from error
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error
 
 
 def model_config_from_dict(values: Mapping[str, Any]) -> ModelConfig:
@@ -327,13 +357,13 @@ def model_config_from_dict(values: Mapping[str, Any]) -> ModelConfig:
     Raises:
         ConfigError: an unknown family or field, or a value out of range.
     """
-    family = values.get("family")
-    if family not in FAMILIES:
+    family = values.get("family") if isinstance(values, Mapping) else values
+    if not isinstance(family, str) or family not in FAMILIES:
         raise ConfigError(
             f"family is {family!r}; expected one of {', '.join(FAMILIES)}{nearest(str(family), list(FAMILIES))}"
         )
     return dataclass_from_dict(
-        FAMILIES[str(family)],
+        FAMILIES[family],
         {key: value for key, value in values.items() if key != "family"},
         where=f"model.reid ({family})",
     )

@@ -52,21 +52,29 @@ def config_from_stock(configuration: Mapping[str, Any]) -> PassVitConfig:
             )
     strides = value("MODEL", "STRIDE_SIZE")
     strides = list(strides) if isinstance(strides, Sequence) else [strides, strides]
-    if len(set(strides)) != 1:
+    if not strides or any(stride != strides[0] for stride in strides):
         raise ConfigError(f"model.cfg.MODEL.STRIDE_SIZE is {strides}; expected the same stride down and across.")
-    return PassVitConfig(
-        preprocessing=Preprocessing(
-            image_size=tuple(value("INPUT", "SIZE_TEST")),
-            mean=tuple(value("INPUT", "PIXEL_MEAN")),
-            std=tuple(value("INPUT", "PIXEL_STD")),
-        ),
-        num_classes=int(value("DATASETS", "NUM_CLASSES")),
-        neck_feature=value("TEST", "NECK_FEAT"),
-        stride=int(strides[0]),
-        drop_path=float(value("MODEL", "DROP_PATH")),
-        neck="multi" if value("MODEL", "MULTI_NECK") else "single",
-        fusion=value("MODEL", "FEAT_FUSION"),
-    )
+    try:
+        return PassVitConfig(
+            preprocessing=Preprocessing(
+                image_size=_tuple(value("INPUT", "SIZE_TEST")),
+                mean=_tuple(value("INPUT", "PIXEL_MEAN")),
+                std=_tuple(value("INPUT", "PIXEL_STD")),
+            ),
+            num_classes=value("DATASETS", "NUM_CLASSES"),
+            neck_feature=value("TEST", "NECK_FEAT"),
+            stride=strides[0],
+            drop_path=value("MODEL", "DROP_PATH"),
+            neck="multi" if value("MODEL", "MULTI_NECK") else "single",
+            fusion=value("MODEL", "FEAT_FUSION"),
+        )
+    except ConfigError as error:
+        raise ConfigError(f"{CONFIGURATION_FILE}: {error}") from error
+
+
+def _tuple(value: Any) -> Any:
+    """Return a JSON list as a tuple, and anything else as it is: the dataclass says what is wrong with it."""
+    return tuple(value) if isinstance(value, list) else value
 
 
 def fits_stock(config: ModelConfig) -> bool:
@@ -133,6 +141,8 @@ def read_configuration(folder: Path) -> tuple[ModelConfig, bool]:
             f"{folder} has no {CONFIGURATION_FILE}; pass the weight file itself, or make a model folder with "
             "`modelscope-reid convert`."
         ) from error
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from error
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ConfigError(f"{path} is not valid JSON: {error}.") from error
     model = configuration.get("model") if isinstance(configuration, dict) else None

@@ -93,6 +93,7 @@ class Embedder:
         activation: Activation | None = None,
         revision: str | None = None,
         batch_size: int = 32,
+        limits: ImageLimits = DEFAULT_LIMITS,
     ) -> Embedder:
         """Open `model`: a ModelScope hub id, a model folder, or one checkpoint file of any known origin.
 
@@ -112,7 +113,8 @@ class Embedder:
         )
         for note in report.notes:
             logger.warning("%s: %s", report.source, note)
-        return cls(TorchRuntime(network, device), network.config, report=report, batch_size=batch_size)
+        runtime = TorchRuntime(network, device)
+        return cls(runtime, network.config, report=report, batch_size=batch_size, limits=limits)
 
     @property
     def embedding_dim(self) -> int:

@@ -136,6 +136,11 @@ def _is_whole(folder: Path) -> bool:
     return "configuration.json" in files and weights and not unfinished
 
 
-def _one_line(error: Exception) -> str:
-    """Return an error's text on one line of bounded length; ModelScope's go over several."""
-    return textwrap.shorten(str(error), width=500, placeholder=" ...")
+def _one_line(error: BaseException) -> str:
+    """Return the text of an error's first cause, such as "[Errno 111] Connection refused", on one short line.
+
+    ModelScope's and urllib3's own texts wrap it several times over.
+    """
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
+    return textwrap.shorten(str(error) or type(error).__name__, width=200, placeholder=" ...")

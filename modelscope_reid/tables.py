@@ -68,6 +68,9 @@ def _write_parquet(path: Path, paths: Sequence[str], batches: Iterable[Embedding
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    for name in paths:
+        if not _is_unicode(name):
+            raise InputError(f"{name!r} is not UTF-8, which parquet wants; rename it, or write .npz or .jsonl.")
     schema = pa.schema([("path", pa.string()), ("embedding", pa.list_(pa.float32(), dim))])
     with pq.ParquetWriter(path, schema) as writer:
         for batch in batches:
@@ -76,8 +79,17 @@ def _write_parquet(path: Path, paths: Sequence[str], batches: Iterable[Embedding
             writer.write_table(pa.table([names, vectors], schema=schema))
 
 
+def _is_unicode(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _write_jsonl(path: Path, paths: Sequence[str], batches: Iterable[Embeddings], dim: int) -> None:
-    with path.open("w", encoding="utf-8") as file:
+    # A file name that is not UTF-8 is written as the JSON escapes of its bytes, from which Python reads it back.
+    with path.open("w", encoding="utf-8", errors="backslashreplace") as file:
         for batch in batches:
             for index, vector in zip(batch.indices, batch.vectors, strict=True):
                 file.write(json.dumps({"path": paths[index], "embedding": vector.tolist()}, ensure_ascii=False) + "\n")

@@ -82,6 +82,18 @@ def test_every_module_has_a_floor() -> None:
     assert {room(path) for path in MODULES} == set(FLOORS)
 
 
+def test_the_map_in_architecture_md_is_this_one() -> None:
+    drawn: dict[str, set[str]] = {}
+    for line in (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8").splitlines():
+        if row := re.match(r"\| (\d+) \| `([\w/]+\.py)`", line):
+            drawn.setdefault(row[1], set()).add(row[2])
+    there: dict[str, set[str]] = {}
+    for path in MODULES:
+        if path.parent == PACKAGE or path.name != "__init__.py" or room(path) == "runtimes":
+            there.setdefault(str(FLOORS[room(path)]), set()).add(str(path.relative_to(PACKAGE)))
+    assert drawn == there
+
+
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_a_module_imports_lower_floors_only(path: Path) -> None:
     here = room(path)

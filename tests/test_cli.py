@@ -75,7 +75,10 @@ def test_embed_lists_what_it_skips_and_fails_in_its_exit_status(
         (["--output", "features.txt"], "ends in '.txt'; expected one of .npz, .parquet, .jsonl"),
         (["--output", "/no/such/folder/features.npz"], "folder /no/such/folder does not exist"),
         (["--output", "features.npz", "--batch-size", "0"], "batch_size is 0"),
-        (["--output", "features.npz", "--layout", "1536"], "layout was given, but a pass_vit has none"),
+        (
+            ["--output", "features.npz", "--layout", "1536"],
+            "layout was given, but models of the family pass_vit have none",
+        ),
         (["--output", "features.npz", "--device", "tpu"], "device 'tpu' cannot be used here"),
     ],
 )

@@ -18,9 +18,7 @@ from modelscope_reid.config import (
 from modelscope_reid.models.reid_model import ReidModel
 
 SMALL = Preprocessing(image_size=(64, 32))
-SMALL_IMAGENET = Preprocessing(
-    image_size=(64, 32), mean=IMAGENET_PREPROCESSING.mean, std=IMAGENET_PREPROCESSING.std
-)
+SMALL_IMAGENET = Preprocessing(image_size=(64, 32), mean=IMAGENET_PREPROCESSING.mean, std=IMAGENET_PREPROCESSING.std)
 
 TINY_CONFIGS: dict[str, ModelConfig] = {
     "pass_vit": PassVitConfig(width=64, depth=2, preprocessing=SMALL, num_classes=5),
@@ -29,15 +27,13 @@ TINY_CONFIGS: dict[str, ModelConfig] = {
     "clip_resnet": ClipResNetConfig(
         width=8, layers=(1, 1, 1, 1), projection_dim=16, preprocessing=SMALL_IMAGENET, num_classes=5
     ),
-    "osnet": OsnetConfig(
-        channels=(16, 32, 48, 64), feature_dim=20, preprocessing=SMALL_IMAGENET, num_classes=5
-    ),
+    "osnet": OsnetConfig(channels=(16, 32, 48, 64), feature_dim=20, preprocessing=SMALL_IMAGENET, num_classes=5),
 }
 """One config per family, 64x32 pixels, 5 classes, and 3 cameras where the family has a camera embedding."""
 
 
 def tiny_model(config: ModelConfig, seed: int = 0) -> ReidModel:
-    """Build the model with random weights, and random statistics in every batch normalisation."""
+    """Build the model with random weights, random statistics and scales in every batch normalisation among them."""
     model = ReidModel.with_seed(config, seed)
     generator = torch.Generator().manual_seed(seed + 1)
     for module in model.modules():
@@ -45,6 +41,8 @@ def tiny_model(config: ModelConfig, seed: int = 0) -> ReidModel:
             width = module.num_features
             module.running_mean = 0.1 * torch.randn(width, generator=generator)
             module.running_var = 0.5 + torch.rand(width, generator=generator)
+            module.weight.data = 1.0 + 0.1 * torch.randn(width, generator=generator)  # CLIP's RN50 starts with zeros
+            module.bias.data = 0.1 * torch.randn(width, generator=generator)
     return model
 
 

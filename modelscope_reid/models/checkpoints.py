@@ -33,7 +33,8 @@ from modelscope_reid.configuration import (
     read_configuration,
 )
 from modelscope_reid.errors import CheckpointError, ConfigError
-from modelscope_reid.models.origins import Rule, Shapes, grid_of, recognise
+from modelscope_reid.models.origins import PASS_PIECES, Rule, Shapes, recognise
+from modelscope_reid.models.patch_grids import grid_of
 from modelscope_reid.models.reid_model import ReidModel
 from modelscope_reid.models.weight_files import METADATA_KEY, WeightFile, find_weights, read_weights
 
@@ -143,7 +144,10 @@ def _stated_config(folder: Path | None, file: WeightFile) -> tuple[ModelConfig, 
             return config, False  # our configuration.json beside weights under their published names
         return config, complete
     if file.metadata and METADATA_KEY in file.metadata:
-        return model_config_from_dict(json.loads(file.metadata[METADATA_KEY])), True
+        try:
+            return model_config_from_dict(json.loads(file.metadata[METADATA_KEY])), True
+        except json.JSONDecodeError as error:
+            raise CheckpointError(f"{file.path}: its metadata {METADATA_KEY!r} is not valid JSON: {error}.") from error
     return None
 
 
@@ -187,7 +191,7 @@ def _with_options(config: ModelConfig, options: Mapping[str, Any]) -> ModelConfi
     known = {item.name for item in dataclasses.fields(config)}
     for name in given:
         if name not in known:
-            raise ConfigError(f"{name} was given, but a {config.family} has none; leave it out.")
+            raise ConfigError(f"{name} was given, but models of the family {config.family} have none; leave it out.")
     return dataclasses.replace(config, **given)
 
 
@@ -220,6 +224,9 @@ def _fill(
         if name.endswith("num_batches_tracked"):
             state.setdefault(name, torch.tensor(0))
     _check_fit({name: tuple(tensor.shape) for name, tensor in state.items()}, expected)
+    for name, parameter in model.named_parameters():
+        if not state[name].is_floating_point():
+            raise CheckpointError(f"{name} holds {state[name].dtype}, expected {parameter.dtype} or its like.")
     model.load_state_dict(state, strict=True, assign=True)
     report = LoadReport(
         source=str(file.path),
@@ -246,7 +253,15 @@ def _join_pieces(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         else:
             joined[name] = tensor
     for name, parts in pieces.items():
-        joined[name] = torch.cat([parts[index] for index in sorted(parts)], dim=1)
+        for number, published in enumerate(PASS_PIECES[name]):
+            if number not in parts:
+                raise CheckpointError(f"the weights do not fit: {published} is missing.")
+            shape, width = tuple(parts[number].shape), parts[0].shape[-1:]
+            if len(shape) != 3 or shape[:1] != (1,) or shape[2:] != width:
+                raise CheckpointError(
+                    f"the weights do not fit: {published} has shape {shape}, expected (1, tokens, width)."
+                )
+        joined[name] = torch.cat([parts[number] for number in sorted(parts)], dim=1)
     return joined
 
 

@@ -93,6 +93,12 @@ class PromptedText(nn.Module):
         return features
 
 
+def _axes(shapes: Shapes, name: str, axes: int) -> tuple[int, ...]:
+    if len(shapes[name]) != axes:
+        raise CheckpointError(f"the text side does not fit: {name} has shape {shapes[name]}; expected {axes} axes.")
+    return shapes[name]
+
+
 def load_prompted_text(path: str | Path) -> PromptedText:
     """Open the text side of a CLIP-ReID checkpoint (ViT or RN50), strictly, in eval mode and float32.
 
@@ -108,9 +114,9 @@ def load_prompted_text(path: str | Path) -> PromptedText:
     }
     shapes: Shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     try:
-        identities, _, width = shapes["prompt_learner.cls_ctx"]
-        context_length = shapes["text_encoder.positional_embedding"][0]
-        projection_dim = shapes["text_encoder.text_projection"][1]
+        identities, _, width = _axes(shapes, "prompt_learner.cls_ctx", 3)
+        context_length, _ = _axes(shapes, "text_encoder.positional_embedding", 2)
+        _, projection_dim = _axes(shapes, "text_encoder.text_projection", 2)
     except KeyError as error:
         raise CheckpointError(
             f"{path} has no {error}, so no prompts and text tower; expected a CLIP-ReID checkpoint after training."

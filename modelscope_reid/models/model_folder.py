@@ -9,9 +9,11 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -29,8 +31,8 @@ def save_pretrained(model: ReidModel, folder: str | Path) -> Path:
     """Write `model` as a model folder: model.safetensors and configuration.json; return the folder.
 
     Where plain ModelScope can run the model (PASS ViT-B/16 with necks and classifier), pytorch_model.pt with the
-    published names is written too, and the folder opens there without this package. Files are written under a
-    temporary name and renamed, configuration.json last.
+    published names is written too, and the folder opens there without this package. Files are written under
+    temporary names and renamed when all are complete, configuration.json last.
 
     Raises:
         InputError: the folder cannot be written, or the disk is full.
@@ -50,9 +52,14 @@ def save_pretrained(model: ReidModel, folder: str | Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"folder {folder} cannot be made: {error.strerror}; choose another place.") from error
-    for name, write in writers.items():
-        with whole_file(folder / name) as temporary:
-            write(temporary)
+    with ExitStack() as stack:
+        # All are renamed on leaving, the first entered last.
+        temporaries = {name: stack.enter_context(whole_file(folder / name)) for name in reversed(writers)}
+        for name, write in writers.items():
+            try:
+                write(temporaries[name])
+            except (SafetensorError, RuntimeError) as error:  # theirs for a full disk
+                raise InputError(f"{folder / name} cannot be written: {error}; make room, or elsewhere.") from error
     return folder
 
 

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from modelscope_reid.config import (
+    IMAGENET_PREPROCESSING,
     ClipResNetConfig,
     ClipVitConfig,
     Fusion,
@@ -25,25 +26,17 @@ from modelscope_reid.config import (
     TransReidConfig,
 )
 from modelscope_reid.errors import CheckpointError
+from modelscope_reid.models.patch_grids import PERSON_SIZE, patches_to_size, size_and_stride
 
 Shapes = Mapping[str, tuple[int, ...]]
 
-PERSON_SIZE = (256, 128)
-"""What a checkpoint with square positions (CLIP's own) is opened at: CLIP-ReID's (height, width)."""
-SIZES = (
-    (256, 128),
-    (384, 128),
-    (192, 96),
-    (224, 112),
-    (320, 160),
-    (128, 64),
-    (288, 144),
-    (384, 192),
-    (512, 256),
-    (64, 32),
+CLIP_PREPROCESSING = Preprocessing(
+    image_size=PERSON_SIZE,
+    mean=(0.48145466, 0.4578275, 0.40821073),
+    std=(0.26862954, 0.26130258, 0.27577711),
+    interpolation="bicubic",
 )
-STRIDES = (16, 12)
-PATCH_SIZE = 16
+"""How CLIP itself was trained, for files that nobody has fine-tuned since; CLIP-ReID's have values of their own."""
 
 
 @dataclass(frozen=True)
@@ -84,69 +77,46 @@ class Origin:
         return renamed
 
 
-def patches_to_size(patches: int) -> tuple[tuple[int, int], int] | None:
-    """Return ((height, width), stride) of the person crops that give this many 16x16 patches, or None."""
-    for stride in STRIDES:
-        for height, width in SIZES:
-            if ((height - PATCH_SIZE) // stride + 1) * ((width - PATCH_SIZE) // stride + 1) == patches:
-                return (height, width), stride
-    return None
-
-
-def grid_of(patches: int) -> tuple[int, int]:
-    """Return (rows, columns) of a position embedding with this many patches: a known person size, or a square.
-
-    Raises:
-        CheckpointError: neither.
-    """
-    known = patches_to_size(patches)
-    if known:
-        (height, width), stride = known
-        return (height - PATCH_SIZE) // stride + 1, (width - PATCH_SIZE) // stride + 1
-    side = round(patches**0.5)
-    if side * side != patches:
-        raise CheckpointError(
-            f"the position embedding has {patches} patches, which no known image size gives "
-            f"({', '.join(f'{h}x{w}' for h, w in SIZES)}; stride 16 or 12; or a square). "
-            "Put the weights into a model folder whose configuration.json states SIZE_TEST and STRIDE_SIZE."
-        )
-    return side, side
-
-
-def _size_and_stride(patches: int) -> tuple[tuple[int, int], int]:
-    """Return the person size that gives so many patches, else `PERSON_SIZE`, to which positions are resampled."""
-    return patches_to_size(patches) or (PERSON_SIZE, PATCH_SIZE)
-
-
 def _depth(shapes: Shapes, pattern: str) -> int:
+    """Count numbered blocks; never more than there are names, so that one absurd number builds no absurd model."""
     found = [int(match.group(1)) for name in shapes if (match := re.match(pattern, name))]
-    return max(found, default=-1) + 1
+    return min(max(found, default=-1) + 1, len(shapes))
 
 
 def _classes(shapes: Shapes) -> int:
-    return shapes.get("classifier.weight", (0,))[0]
+    return _shape(shapes, "classifier.weight", axes=2)[0] if "classifier.weight" in shapes else 0
 
 
-def _shape(shapes: Shapes, name: str) -> tuple[int, ...]:
+def _shape(shapes: Shapes, name: str, *, axes: int) -> tuple[int, ...]:
     if name not in shapes:
         raise CheckpointError(
             f"the checkpoint has no {name!r}, without which its size cannot be told; it is incomplete."
         )
+    if len(shapes[name]) != axes or 0 in shapes[name]:
+        raise CheckpointError(f"{name!r} has shape {shapes[name]}; expected {axes} axes, none of length 0.")
     return shapes[name]
 
 
 # PASS, as ModelScope and PASS-reID publish it (base.*), and self-supervised (backbone.* or bare)
 
+PASS_PIECES: Mapping[str, tuple[str, ...]] = {
+    "backbone.reg_token": ("part_token1", "part_token2", "part_token3"),
+    "backbone.pos_embed": ("cls_pos", "part1_pos", "part2_pos", "part3_pos", "pos_embed"),
+}
+"""The published names, without their prefix, of the pieces of each tensor that is joined along the token axis."""
+
 _VIT_BODY = r"(patch_embed\.proj\.(?:weight|bias)|blocks\..+|norm\.(?:weight|bias))"
 
 
 def _pass_rules(prefix: str) -> tuple[Rule, ...]:
+    pieces = (
+        Rule(prefix + piece, f"{name}#{index}")
+        for name, names in PASS_PIECES.items()
+        for index, piece in enumerate(names)
+    )
     return (
+        *pieces,
         Rule(prefix + r"cls_token", "backbone.cls_token"),
-        Rule(prefix + r"part_token([123])", r"backbone.reg_token#\1"),
-        Rule(prefix + r"cls_pos", "backbone.pos_embed#0"),
-        Rule(prefix + r"part([123])_pos", r"backbone.pos_embed#\1"),
-        Rule(prefix + r"pos_embed", "backbone.pos_embed#4"),
         Rule(prefix + _VIT_BODY, r"backbone.\1"),
         Rule(prefix + r"fc\..+", None, "the backbone's ImageNet classifier, which no published code runs"),
     )
@@ -162,19 +132,22 @@ def _pass_finetuned_rules(shapes: Shapes) -> tuple[Rule, ...]:
 
 
 def _pass_finetuned_config(shapes: Shapes) -> PassVitConfig:
-    width = _shape(shapes, "base.cls_token")[-1]
-    size, stride = _size_and_stride(_shape(shapes, "base.pos_embed")[1])
+    width = _shape(shapes, "base.cls_token", axes=3)[-1]
+    patch_size = _shape(shapes, "base.patch_embed.proj.weight", axes=4)[-1]
+    size, stride = size_and_stride(_shape(shapes, "base.pos_embed", axes=3)[1], patch_size)
     multi = "bottleneck_1.weight" in shapes
-    joined = shapes.get("classifier.weight", (0, 0))[1]
-    if not joined and not multi:
-        joined = shapes.get("bottleneck.weight", (0,))[0]
+    joined = 0
+    if "classifier.weight" in shapes:
+        joined = _shape(shapes, "classifier.weight", axes=2)[1]
+    elif "bottleneck.weight" in shapes and not multi:
+        joined = _shape(shapes, "bottleneck.weight", axes=1)[0]
     fusion: Fusion = "mean" if joined == width else "cat"
     return PassVitConfig(
         preprocessing=Preprocessing(image_size=size),
         num_classes=_classes(shapes),
         width=width,
         depth=_depth(shapes, r"base\.blocks\.(\d+)\."),
-        patch_size=_shape(shapes, "base.patch_embed.proj.weight")[-1],
+        patch_size=patch_size,
         stride=stride,
         neck="multi" if multi else "single" if "bottleneck.weight" in shapes else "none",
         fusion=fusion,
@@ -198,12 +171,13 @@ def _pass_self_supervised_rules(shapes: Shapes) -> tuple[Rule, ...]:
 
 def _pass_self_supervised_config(shapes: Shapes) -> PassVitConfig:
     prefix = _self_supervised_prefix(shapes)
-    size, stride = _size_and_stride(_shape(shapes, prefix + "pos_embed")[1])
+    patch_size = _shape(shapes, prefix + "patch_embed.proj.weight", axes=4)[-1]
+    size, stride = size_and_stride(_shape(shapes, prefix + "pos_embed", axes=3)[1], patch_size)
     return PassVitConfig(
         preprocessing=Preprocessing(image_size=size),
-        width=_shape(shapes, prefix + "cls_token")[-1],
+        width=_shape(shapes, prefix + "cls_token", axes=3)[-1],
         depth=_depth(shapes, re.escape(prefix) + r"blocks\.(\d+)\."),
-        patch_size=_shape(shapes, prefix + "patch_embed.proj.weight")[-1],
+        patch_size=patch_size,
         stride=stride,
         neck="none",
     )
@@ -235,15 +209,16 @@ def _transreid_rules(shapes: Shapes) -> tuple[Rule, ...]:
 
 
 def _transreid_config(shapes: Shapes) -> TransReidConfig:
-    size, stride = _size_and_stride(_shape(shapes, "base.pos_embed")[1] - 1)
+    patch_size = _shape(shapes, "base.patch_embed.proj.weight", axes=4)[-1]
+    size, stride = size_and_stride(_shape(shapes, "base.pos_embed", axes=3)[1] - 1, patch_size)
     return TransReidConfig(
         preprocessing=Preprocessing(image_size=size),
         num_classes=_classes(shapes),
-        width=_shape(shapes, "base.cls_token")[-1],
+        width=_shape(shapes, "base.cls_token", axes=3)[-1],
         depth=_depth(shapes, r"base\.blocks\.(\d+)\."),
-        patch_size=_shape(shapes, "base.patch_embed.proj.weight")[-1],
+        patch_size=patch_size,
         stride=stride,
-        cameras=shapes.get("base.sie_embed", (0,))[0],
+        cameras=_shape(shapes, "base.sie_embed", axes=3)[0] if "base.sie_embed" in shapes else 0,
         neck="single" if "bottleneck.weight" in shapes else "none",
     )
 
@@ -294,32 +269,32 @@ def _clip_resnet_rules(prefix: str) -> tuple[Rule, ...]:
     )
 
 
-def _clip_vit_config(shapes: Shapes, prefix: str) -> ClipVitConfig:
-    tokens, width = _shape(shapes, prefix + "positional_embedding")
-    size, stride = _size_and_stride(tokens - 1)
+def _clip_vit_config(shapes: Shapes, prefix: str, preprocessing: Preprocessing) -> ClipVitConfig:
+    tokens, width = _shape(shapes, prefix + "positional_embedding", axes=2)
+    patch_size = _shape(shapes, prefix + "conv1.weight", axes=4)[-1]
+    size, stride = size_and_stride(tokens - 1, patch_size)
     return ClipVitConfig(
-        preprocessing=Preprocessing(image_size=size),
+        preprocessing=replace(preprocessing, image_size=size),
         num_classes=_classes(shapes),
         width=width,
         depth=_depth(shapes, re.escape(prefix) + r"transformer\.resblocks\.(\d+)\."),
-        patch_size=_shape(shapes, prefix + "conv1.weight")[-1],
+        patch_size=patch_size,
         stride=stride,
-        cameras=shapes.get("cv_embed", (0,))[0],
-        projection_dim=_shape(shapes, prefix + "proj")[1],
+        cameras=_shape(shapes, "cv_embed", axes=2)[0] if "cv_embed" in shapes else 0,
+        projection_dim=_shape(shapes, prefix + "proj", axes=2)[1],
         neck="single" if "bottleneck.weight" in shapes else "none",
     )
 
 
-def _clip_resnet_config(shapes: Shapes, prefix: str) -> ClipResNetConfig:
-    known = patches_to_size(_shape(shapes, prefix + "attnpool.positional_embedding")[0] - 1)
+def _clip_resnet_config(shapes: Shapes, prefix: str, preprocessing: Preprocessing) -> ClipResNetConfig:
+    known = patches_to_size(_shape(shapes, prefix + "attnpool.positional_embedding", axes=2)[0] - 1)
     stages = [_depth(shapes, re.escape(prefix) + rf"layer{stage}\.(\d+)\.") for stage in (1, 2, 3, 4)]
-    default = ClipResNetConfig().preprocessing
     return ClipResNetConfig(
-        preprocessing=Preprocessing(image_size=known[0] if known else PERSON_SIZE, mean=default.mean, std=default.std),
+        preprocessing=replace(preprocessing, image_size=known[0] if known else PERSON_SIZE),
         num_classes=_classes(shapes),
-        width=_shape(shapes, prefix + "conv3.weight")[0],
+        width=_shape(shapes, prefix + "conv3.weight", axes=4)[0],
         layers=(stages[0], stages[1], stages[2], stages[3]),
-        projection_dim=_shape(shapes, prefix + "attnpool.c_proj.weight")[0],
+        projection_dim=_shape(shapes, prefix + "attnpool.c_proj.weight", axes=2)[0],
         neck="single" if "bottleneck.weight" in shapes else "none",
     )
 
@@ -339,11 +314,11 @@ def _osnet_config(shapes: Shapes) -> OsnetConfig:
         raise CheckpointError(
             "this is an OSNet with instance normalisation (IBN or AIN), which is not supported; plain OSNet is."
         )
-    stages = [_shape(shapes, f"conv{stage}.0.conv3.conv.weight")[0] for stage in (2, 3, 4)]
+    stages = [_shape(shapes, f"conv{stage}.0.conv3.conv.weight", axes=4)[0] for stage in (2, 3, 4)]
     return OsnetConfig(
         num_classes=_classes(shapes),
-        channels=(_shape(shapes, "conv1.conv.weight")[0], stages[0], stages[1], stages[2]),
-        feature_dim=_shape(shapes, "fc.0.weight")[0],
+        channels=(_shape(shapes, "conv1.conv.weight", axes=4)[0], stages[0], stages[1], stages[2]),
+        feature_dim=_shape(shapes, "fc.0.weight", axes=2)[0],
     )
 
 
@@ -355,25 +330,25 @@ ORIGINS: tuple[Origin, ...] = (
     Origin(
         "CLIP-ReID ViT",
         "image_encoder.class_embedding",
-        lambda shapes: _clip_vit_config(shapes, "image_encoder."),
+        lambda shapes: _clip_vit_config(shapes, "image_encoder.", Preprocessing()),
         lambda shapes: (*_clip_vit_rules(r"image_encoder\."), *_CLIP_REID_HEAD),
     ),
     Origin(
         "CLIP-ReID RN50",
         "image_encoder.attnpool.c_proj.weight",
-        lambda shapes: _clip_resnet_config(shapes, "image_encoder."),
+        lambda shapes: _clip_resnet_config(shapes, "image_encoder.", IMAGENET_PREPROCESSING),
         lambda shapes: (*_clip_resnet_rules(r"image_encoder\."), *_CLIP_REID_HEAD),
     ),
     Origin(
         "CLIP ViT (OpenAI, open_clip)",
         "visual.class_embedding",
-        lambda shapes: _clip_vit_config(shapes, "visual."),
+        lambda shapes: _clip_vit_config(shapes, "visual.", CLIP_PREPROCESSING),
         lambda shapes: (*_clip_vit_rules(r"visual\."), *_CLIP_TEXT),
     ),
     Origin(
         "CLIP RN50 (OpenAI, open_clip)",
         "visual.attnpool.c_proj.weight",
-        lambda shapes: _clip_resnet_config(shapes, "visual."),
+        lambda shapes: _clip_resnet_config(shapes, "visual.", CLIP_PREPROCESSING),
         lambda shapes: (*_clip_resnet_rules(r"visual\."), *_CLIP_TEXT),
     ),
     Origin("OSNet (torchreid)", "conv2.0.conv2a.conv1.weight", _osnet_config, _osnet_rules),
@@ -398,10 +373,8 @@ def recognise(shapes: Shapes) -> Origin:
 
 def stock_name(name: str, piece: int | None = None) -> str:
     """Return the ModelScope name of a PASS model's own `name`; `piece` counts along the token axis."""
-    if name == "backbone.reg_token":
-        return f"base.part_token{(piece or 0) + 1}"
-    if name == "backbone.pos_embed":
-        return ("base.cls_pos", "base.part1_pos", "base.part2_pos", "base.part3_pos", "base.pos_embed")[piece or 0]
+    if name in PASS_PIECES:
+        return f"base.{PASS_PIECES[name][piece or 0]}"
     if name.startswith("head.necks."):
         neck, rest = name.removeprefix("head.necks.").split(".", 1)
         return f"bottleneck.{rest}" if neck == "0" else f"bottleneck_{neck}.{rest}"

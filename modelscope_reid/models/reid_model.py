@@ -45,7 +45,7 @@ class ReidModel(nn.Module):
     def with_seed(cls, config: ModelConfig, seed: int = 0) -> ReidModel:
         """Build a model in eval mode whose random weights are the same for the same seed and torch version."""
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # not torch.manual_seed, which seeds every accelerator too
             return cls(config).eval()
 
     @property

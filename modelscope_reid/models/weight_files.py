@@ -10,8 +10,10 @@ from __future__ import annotations
 import argparse
 import pickle
 import re
+import struct
 import warnings
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +38,21 @@ WRAPPERS = ("state_dict", "model", "teacher")
 """Keys under which training scripts put the state dict, outermost first."""
 PREFIXES = ("module.", "_orig_mod.", "model.")
 """What DistributedDataParallel, torch.compile and Lightning put before each name."""
+
+DAMAGED: tuple[type[Exception], ...] = (
+    RuntimeError,  # PyTorch's own, NotImplementedError among them
+    ValueError,  # UnicodeDecodeError among them
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    EOFError,
+    OSError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What PyTorch and zipfile raise on a file with bytes missing or changed."""
 
 HARMLESS_TYPES: list[Any] = [
     argparse.Namespace,  # DINO-style training scripts store their options
@@ -103,7 +120,7 @@ def _read_safetensors(path: Path) -> WeightFile:
             tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is no intact safetensors file: {error}.") from error
-    stripped, unwrapped = _strip_prefixes(tensors)
+    stripped, unwrapped = _strip_prefixes(tensors, path)
     return WeightFile(path=path, tensors=stripped, unwrapped=unwrapped, metadata=metadata)
 
 
@@ -113,42 +130,49 @@ def _is_torchscript(path: Path, head: bytes) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return any(name.endswith("/constants.pkl") for name in archive.namelist())
-    except zipfile.BadZipFile as error:
+    except DAMAGED as error:
         raise CheckpointError(f"{path} is a truncated or damaged archive; fetch it again.") from error
 
 
 def _read_torchscript(path: Path) -> Mapping[str, Tensor]:
     """Return a TorchScript archive's tensors; its only code that runs on opening is ``__setstate__``, refused here."""
-    with zipfile.ZipFile(path) as archive:
-        sources = [name for name in archive.namelist() if "/code/" in name and name.endswith(".py")]
-        if any(b"def __setstate__" in archive.read(name) for name in sources):
+    try:
+        with zipfile.ZipFile(path) as archive:
+            runs_code = any(b"__setstate__" in archive.read(entry) for entry in archive.infolist() if _is_code(entry))
+        if runs_code:
             raise CheckpointError(
                 f"{path} is a TorchScript archive that runs code of its own when opened, so it is not opened; "
                 "save its state_dict() with torch.save where you trust it, and pass that file."
             )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # torch.jit.load is deprecated; nothing else reads these
-        try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch.jit.load is deprecated; nothing else reads these
             state: Mapping[str, Tensor] = torch.jit.load(str(path), map_location="cpu").state_dict()  # type: ignore[no-untyped-call]
-        except RuntimeError as error:
-            raise CheckpointError(f"{path} is no intact TorchScript archive: {_first_line(error)}.") from error
+    except CheckpointError:
+        raise
+    except DAMAGED as error:
+        raise CheckpointError(f"{path} is no intact TorchScript archive: {_first_line(error)}.") from error
     return state
+
+
+def _is_code(entry: zipfile.ZipInfo) -> bool:
+    return "code/" in entry.filename and entry.filename.endswith(".py")
 
 
 def _read_pickle(path: Path) -> Any:
     try:
-        with torch.serialization.safe_globals(HARMLESS_TYPES):
-            return torch.load(path, map_location="cpu", weights_only=True)
+        # The open file, because torch.load goes by the suffix of a path.
+        with torch.serialization.safe_globals(HARMLESS_TYPES), path.open("rb") as file:
+            return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         refused = re.search(r"GLOBAL ([\w.]+)", str(error))
         if refused:
             raise CheckpointError(
                 f"{path} holds more than tensors ({refused[1]}), and opening that could run code, so it is not "
-                "opened. Where you trust it, convert it once: torch.save(torch.load(path, weights_only=False)"
-                "['state_dict'], 'plain.pt'), and pass plain.pt."
+                "opened. Where you trust it, convert it once: open it with torch.load(path, weights_only=False), "
+                "torch.save its state dict alone, and pass that file."
             ) from error
         raise CheckpointError(f"{path} is no file of weights that PyTorch can open; fetch it again.") from error
-    except (RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError, IndexError, OSError) as error:
+    except DAMAGED as error:
         raise CheckpointError(f"{path} is no intact file of weights ({_first_line(error)}); fetch it again.") from error
 
 
@@ -159,7 +183,7 @@ def _first_line(error: BaseException) -> str:
 def _unwrap(content: Any, path: Path) -> tuple[Mapping[str, Tensor], tuple[str, ...]]:
     """Descend through wrappers to the state dict, and strip wrapper prefixes."""
     unwrapped: list[str] = []
-    while isinstance(content, Mapping) and not any(isinstance(value, Tensor) for value in content.values()):
+    while isinstance(content, Mapping):
         key = next((key for key in WRAPPERS if isinstance(content.get(key), Mapping)), None)
         if key is None:
             break
@@ -177,14 +201,18 @@ def _unwrap(content: Any, path: Path) -> tuple[Mapping[str, Tensor], tuple[str, 
             else f"a {type(content).__name__}"
         )
         raise CheckpointError(f"{path} holds {kind}; expected a state dict: tensors by name.")
-    stripped, prefixes = _strip_prefixes(tensors)
+    stripped, prefixes = _strip_prefixes(tensors, path)
     return stripped, (*unwrapped, *prefixes)
 
 
-def _strip_prefixes(tensors: Mapping[str, Tensor]) -> tuple[Mapping[str, Tensor], tuple[str, ...]]:
+def _strip_prefixes(tensors: Mapping[str, Tensor], path: Path) -> tuple[Mapping[str, Tensor], tuple[str, ...]]:
+    """Take wrapper prefixes off, in whatever order they were put on."""
     found: list[str] = []
-    for prefix in PREFIXES:
-        if any(name.startswith(prefix) for name in tensors):
-            found.append(prefix)
-            tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    while prefix := next((prefix for prefix in PREFIXES if any(name.startswith(prefix) for name in tensors)), None):
+        found.append(prefix)
+        stripped = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+        if len(stripped) < len(tensors):
+            twice = next(name for name in tensors if prefix + name in tensors)
+            raise CheckpointError(f"{path} holds both {twice!r} and {prefix + twice!r}; expected one model in a file.")
+        tensors = stripped
     return tensors, tuple(found)
