@@ -76,3 +76,10 @@ def test_widths_that_do_not_fit() -> None:
 def test_large_embeddings_do_not_overflow() -> None:
     # Squares of 1e30 are beyond float32, so lengths must be taken in float64.
     np.testing.assert_allclose(cosine_similarity([[1e30, 0]], [[1e30, 1e30]]), [[math.sqrt(0.5)]], rtol=1e-6)
+
+
+def test_rounding_never_gives_more_than_one() -> None:
+    embeddings = np.random.RandomState(0).standard_normal((200, 1536))
+    unit = normalize(embeddings)
+    assert (unit @ unit.T).max() > 1.0, "no rounding error, so this test shows nothing"
+    assert cosine_similarity(embeddings, embeddings).max() == 1.0
