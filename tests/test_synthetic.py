@@ -131,9 +131,7 @@ def test_a_person_stays_closer_to_themselves_than_to_others() -> None:
     colours = np.array(
         [
             [
-                colour_of_torso(
-                    draw_crop(sample_appearance(person), sample_camera(camera), seed=100 * person + camera)
-                )
+                colour_of_torso(draw_crop(sample_appearance(person), sample_camera(camera), seed=100 * person + camera))
                 for person in people
             ]
             for camera in cameras
@@ -167,9 +165,7 @@ def test_sample_crops_count_and_seed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [(0, 64), (128, 0), (-128, 64), (0, 0)])
 def test_size_without_pixels_is_an_input_error(size: tuple[int, int]) -> None:
-    with pytest.raises(
-        InputError, match=r"size is \(-?\d+, \d+\); expected \(height, width\) of 1 pixel or more"
-    ):
+    with pytest.raises(InputError, match=r"size is \(-?\d+, \d+\); expected \(height, width\) of 1 pixel or more"):
         draw_crop(sample_appearance(1), sample_camera(1), seed=1, size=size)
 
 

@@ -103,14 +103,13 @@ class Canvas:
         return (slice(starts[0], ends[0]), slice(starts[1], ends[1])), x, y
 
     def noise(self, x: Array, y: Array, cell: float) -> Array:
-        """Smooth noise, 0..1, whose hills are `cell` wide."""
+        """Smooth noise, 0..1, whose hills are `cell` wide, at x (1, W) and y (H, 1)."""
         right, down = x / cell, y / cell
         column, row = np.floor(right), np.floor(down)
         right, down = right - column, down - row
-        i, j = row.astype(np.int64) % 40, column.astype(np.int64) % 40
-        upper = self.hills[i, j] * (1.0 - right) + self.hills[i, j + 1] * right
-        lower = self.hills[i + 1, j] * (1.0 - right) + self.hills[i + 1, j + 1] * right
-        return np.asarray(upper * (1.0 - down) + lower * down)
+        i, j = row.astype(np.int64)[:, 0] % 40, column.astype(np.int64)[0] % 40
+        ridges = self.hills[:, j] * (1.0 - right) + self.hills[:, j + 1] * right  # 41 rows do for all H
+        return np.asarray(ridges[i] * (1.0 - down) + ridges[i + 1] * down)
 
     def tube(self, ends: tuple[Point, Point], radii: tuple[float, float], texture: Texture) -> None:
         """Paint a limb: a rod with round ends; the texture sees across -1..1 and along 0..1."""
@@ -151,4 +150,4 @@ class Canvas:
 
     def _paint(self, window: Window, inside: Mask, colours: Array) -> None:
         painted = np.clip(colours, 0.0, 255.0)
-        self.pixels[window] = np.where(inside[..., None], painted, self.pixels[window])
+        np.copyto(self.pixels[window], painted, where=inside[..., None])

@@ -33,6 +33,7 @@ from modelscope_reid.datasets.figures import UPPERS, Appearance, Pose, draw_figu
 from modelscope_reid.errors import InputError
 
 Backdrop = Literal["street", "wall", "floor"]
+Box = Literal["person", "junk", "distractor"]
 
 OCCLUSION_CHANCE = 0.15
 WALLS: tuple[Colour, ...] = ((176, 172, 162), (158, 112, 92), (138, 148, 156), (204, 196, 178))
@@ -142,7 +143,7 @@ def _draw_backdrop(canvas: Canvas, camera: Camera, dice: Dice) -> None:
     """The place: wall and ground with their lines, and the objects that stand there."""
     window, x, y = canvas.window(0.0, 0.0, right=canvas.aspect, bottom=1.0)
     left = dice.between(0.0, 2.0)
-    x, y = np.broadcast_arrays(x + left, y)
+    x = x + left
     ground = y > camera.horizon
     light = 0.86 + 0.16 * canvas.noise(x, y, 0.22) + 0.10 * canvas.noise(x, y, 0.011)
     light = light * np.where(ground, 0.88 + 0.18 * y, 1.0) - 0.16 * LINES[camera.backdrop](x, y, camera.horizon)
@@ -251,21 +252,50 @@ def _expose(canvas: Canvas, camera: Camera, dice: Dice) -> NDArray[np.uint8]:
     return pixels
 
 
-def draw_crop(appearance: Appearance, camera: Camera, *, seed: int, size: tuple[int, int] = (128, 64)) -> Image.Image:
+def _misplace(pose: Pose, dice: Dice) -> Pose:
+    """The same person in a box that shares less than half its area with them."""
+    side = dice.pick((-1.0, 1.0))
+    return replace(
+        pose,
+        centre=pose.centre + side * dice.between(0.14, 0.24),
+        top=pose.top + dice.between(-0.35, 0.25),
+        scale=pose.scale * dice.between(1.1, 1.6),
+    )
+
+
+def check_size(size: tuple[int, int]) -> None:
+    """Raise `InputError` where a side of `size` (height, width) is below 1."""
+    if min(size) < 1:
+        raise InputError(f"size is {size}; expected (height, width) of 1 pixel or more")
+
+
+def draw_crop(
+    appearance: Appearance,
+    camera: Camera,
+    *,
+    seed: int,
+    size: tuple[int, int] = (128, 64),
+    box: Box = "person",
+) -> Image.Image:
     """Draw one detection of a person by a camera: RGB, 8 bit, of `size` (height, width) in pixels.
 
     The seed decides the moment: the step, the facing, the detector's error, an occlusion, the grain. The same
-    seed at another size is the same moment.
+    seed at another size is the same moment. `box` is what the detector caught: the person, a part of the person
+    (`junk`, as Market-1501 has it), or the place without the person (`distractor`).
 
-    Raises `InputError` where a side of `size` is below 1 or the seed is negative.
+    Raises `InputError` where a side of `size` is below 1, the seed is negative or `box` is none of the three.
     """
-    if min(size) < 1:
-        raise InputError(f"size is {size}; expected (height, width) of 1 pixel or more")
+    check_size(size)
+    if box not in get_args(Box):
+        raise InputError(f"box is {box!r}; expected one of {', '.join(get_args(Box))}")
     dice = Dice(4, seed)
     canvas = Canvas(size, camera.light, dice)
     _draw_backdrop(canvas, camera, dice)
     pose = _sample_pose(appearance, camera, dice, canvas.aspect)
-    draw_figure(canvas, appearance, pose)
+    if box == "junk":
+        pose = _misplace(pose, dice)
+    if box != "distractor":
+        draw_figure(canvas, appearance, pose)
     if dice.happens(OCCLUSION_CHANCE):
         _draw_occluder(canvas, dice, pose)
     return Image.fromarray(_expose(canvas, camera, dice))
