@@ -121,6 +121,11 @@ class Embedder:
         """Numbers per image."""
         return self.config.embedding_dim
 
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the weights and config: embeddings compare only where it is the same."""
+        return self.runtime.fingerprint
+
     def with_batch_size(self, batch_size: int) -> Embedder:
         """Return an embedder of the same model that runs `batch_size` images at once."""
         return Embedder(

@@ -19,5 +19,9 @@ class Runtime(Protocol):
     def name(self) -> str:
         """Engine and device, for messages and tables: ``torch on cpu``."""
 
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the weights: equal for equal numbers, so that embeddings can be told apart by model."""
+
     def run(self, images: NDArray[np.float32], camera_ids: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
         """Embed images (B, 3, H, W), normalised RGB -> (B, D), as the model gives them."""

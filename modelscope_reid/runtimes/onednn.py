@@ -35,13 +35,18 @@ def is_available() -> bool:
     return torch._C._has_mkldnn and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
+def twin_of(model: ModuleT) -> ModuleT:
+    """Return a copy of the modules of `model` that shares its parameters and buffers."""
+    tensors = chain(model.parameters(), model.buffers())
+    shared: dict[int, Any] = {id(tensor): tensor for tensor in tensors}  # deepcopy takes these as copied already
+    return copy.deepcopy(model, shared)
+
+
 def with_onednn(model: ModuleT) -> ModuleT:
     """Return `model` with oneDNN's linear layers, for inference in float32 on the CPU; `model` stays as it is."""
     if not is_available():
         return model
-    tensors = chain(model.parameters(), model.buffers())
-    shared: dict[int, Any] = {id(tensor): tensor for tensor in tensors}  # deepcopy then copies the modules alone
-    twin = copy.deepcopy(model, shared)
+    twin = twin_of(model)
     for module in list(twin.modules()):
         for name, child in module.named_children():
             if type(child) is nn.Linear:

@@ -5,6 +5,9 @@ In and out: as `Runtime`. Knows nothing of checkpoints: the model comes filled.
 
 from __future__ import annotations
 
+import hashlib
+from functools import cached_property
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -38,6 +41,15 @@ class TorchRuntime:
     def name(self) -> str:
         """Engine and device."""
         return f"torch on {self.device}"
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256, in hex, of the model's config and of every tensor's name and bytes."""
+        digest = hashlib.sha256(repr(self.model.config).encode())
+        for name, tensor in sorted(self.model.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
 
     @torch.inference_mode()
     def run(self, images: NDArray[np.float32], camera_ids: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
