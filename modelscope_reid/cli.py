@@ -18,12 +18,13 @@ from jsonargparse import ArgumentParser
 
 from modelscope_reid import __version__
 from modelscope_reid.config import Activation, Layout
-from modelscope_reid.errors import ReidError
+from modelscope_reid.errors import InputError, ReidError
 
 if TYPE_CHECKING:
     from modelscope_reid.embedder import Embedder
 
 OnError = Literal["raise", "skip"]
+SameCamera = Literal["remove", "keep"]
 
 
 def embed(
@@ -136,6 +137,86 @@ def convert(
     return 0
 
 
+def evaluate(
+    *,
+    model: str | None = None,
+    dataset: str = "market1501",
+    root: str | None = None,
+    features: str | None = None,
+    rerank: bool = False,
+    flip: bool = False,
+    query_expansion: int = 0,
+    same_camera: SameCamera = "remove",
+    output: str | None = None,
+    json: bool = False,
+    device: str | None = None,
+    layout: Layout | None = None,
+) -> int:
+    """Measure mAP and Rank-k of a model on a dataset, or of embeddings that were saved.
+
+    Args:
+        model: Hub id, model folder or checkpoint file.
+        dataset: market1501, market1501_500k, msmt17, dukemtmc, occluded_duke, cuhk03_labelled or cuhk03_detected; or
+            table or folders for one of your own.
+        root: Folder of the dataset, or the file of a table.
+        features: Table of embeddings (.npz) to measure instead, without model or dataset.
+        rerank: Re-rank by k-reciprocal neighbours (k1 20, k2 6, lambda 0.3).
+        flip: Average each embedding with that of the mirror image.
+        query_expansion: Average each query with so many of its nearest gallery images.
+        same_camera: remove leaves the query's own camera out of its gallery, as the papers do; keep is for one camera.
+        output: Folder for report.json, report.md, features.npz and pictures; a stopped run goes on from it.
+        json: Print one JSON object instead of the summary.
+        device: cpu, cuda, cuda:1, …; by default the first GPU, or the CPU.
+        layout: For a CLIP ViT: clip-reid (1280 numbers) or 1536.
+    """
+    from pathlib import Path
+
+    from modelscope_reid import evaluation as evaluating
+    from modelscope_reid.datasets.readers import read_dataset
+    from modelscope_reid.feature_store import LabelledFeatures
+
+    protocol = evaluating.Protocol(same_camera=same_camera, rerank=rerank, flip=flip, query_expansion=query_expansion)
+    folder = Path(output) if output else None
+    if features:
+        result = evaluating.evaluate_features(LabelledFeatures.load(features), protocol=protocol)
+        if folder:
+            evaluating.write_report(result, folder)
+    elif model and root:
+        result = evaluating.evaluate(
+            _open(model, device=device, layout=layout),
+            read_dataset(dataset, root),
+            protocol=protocol,
+            output=folder,
+            progress=sys.stderr.isatty(),
+        )
+    else:
+        raise InputError("nothing to evaluate: give --model and --root, or --features.")
+    figures = result.ranking.figures()
+    print(dumps(figures) if json else result.summary())
+    return 0
+
+
+def explain(a: str, b: str, *, model: str, output: str, device: str | None = None, layout: Layout | None = None) -> int:
+    """Draw which regions of two crops agree, for a model with a vision transformer.
+
+    Args:
+        a: Image file or URL.
+        b: Image file or URL.
+        model: Hub id, model folder or checkpoint file.
+        output: Picture to write, .png.
+        device: cpu, cuda, cuda:1, …; by default the first GPU, or the CPU.
+        layout: For a CLIP ViT: clip-reid (1280 numbers) or 1536.
+    """
+    from pathlib import Path
+
+    from modelscope_reid import explanation
+
+    found = explanation.explain(_open(model, device=device, layout=layout), a, b)
+    explanation.draw_explanation(found, Path(output))
+    print(f"{output}: cosine similarity {found.similarity:.4f}")
+    return 0
+
+
 def demo(images: list[str], *, model: str | None = None) -> int:
     """Embed sample crops through ModelScope's pipeline and print who looks like whom.
 
@@ -160,6 +241,8 @@ COMMANDS: dict[str, tuple[Callable[..., int], dict[str, str]]] = {
     "compare": (compare, {"a": "", "b": ""}),
     "inspect": (inspect, {"checkpoint": ""}),
     "convert": (convert, {"checkpoint": ""}),
+    "evaluate": (evaluate, {}),
+    "explain": (explain, {"a": "", "b": ""}),
     "demo": (demo, {"images": "*"}),
 }
 """Each command's function and its positional arguments: "" is one value, "+" one or more, "*" any number."""
@@ -167,7 +250,9 @@ COMMANDS: dict[str, tuple[Callable[..., int], dict[str, str]]] = {
 
 def build_parser() -> ArgumentParser:
     """Return the parser of all commands, made from the functions' signatures and docstrings."""
-    parser = ArgumentParser(prog="modelscope-reid", description="Person re-identification: embed, compare and convert.")
+    parser = ArgumentParser(
+        prog="modelscope-reid", description="Person re-identification: embed, compare, convert and evaluate."
+    )
     parser.add_argument("--version", action="version", version=f"modelscope-reid {__version__}")
     commands = parser.add_subcommands(required=True, dest="command")
     for name, (function, positionals) in COMMANDS.items():

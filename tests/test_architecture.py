@@ -34,10 +34,11 @@ FLOORS: dict[str, int] = {
     "embedder": 5,
     "feature_store": 6,
     "explanation": 6,
-    "modelscope_plugin": 7,
-    "demo": 8,
-    "cli": 9,
-    "__main__": 10,
+    "evaluation": 7,
+    "modelscope_plugin": 8,
+    "demo": 9,
+    "cli": 10,
+    "__main__": 11,
 }
 """A module imports lower floors only; a folder's modules may also import one another."""
 MODELSCOPE_HOMES = {"modelscope_plugin", "hub", "demo"}
