@@ -9,6 +9,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from modelscope_reid.datasets.market_layout import Market1501
+    from modelscope_reid.datasets.readers import read_dataset
     from modelscope_reid.embedder import Embedder
     from modelscope_reid.embeddings import Embeddings, Failure
     from modelscope_reid.errors import (
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
         InputError,
         ReidError,
     )
+    from modelscope_reid.evaluation import evaluate
     from modelscope_reid.hub import resolve_model
     from modelscope_reid.images import ImageLimits, load_image
     from modelscope_reid.models.checkpoints import LoadReport, load_checkpoint
@@ -39,11 +42,14 @@ _HOMES = {
     "ImageLimits": "images",
     "InputError": "errors",
     "LoadReport": "models.checkpoints",
+    "Market1501": "datasets.market_layout",
     "ReidError": "errors",
     "ReidModel": "models.reid_model",
     "cosine_similarity": "ranking.similarity",
+    "evaluate": "evaluation",
     "load_checkpoint": "models.checkpoints",
     "load_image": "images",
+    "read_dataset": "datasets.readers",
     "resolve_model": "hub",
     "convert_checkpoint": "models.model_folder",
     "save_pretrained": "models.model_folder",
@@ -60,12 +66,15 @@ __all__ = [
     "ImageLimits",
     "InputError",
     "LoadReport",
+    "Market1501",
     "ReidError",
     "ReidModel",
     "convert_checkpoint",
     "cosine_similarity",
+    "evaluate",
     "load_checkpoint",
     "load_image",
+    "read_dataset",
     "resolve_model",
     "save_pretrained",
 ]

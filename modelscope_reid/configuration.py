@@ -13,13 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from modelscope_reid.config import ModelConfig, PassVitConfig, Preprocessing, model_config_from_dict
-from modelscope_reid.errors import ConfigError
+from modelscope_reid.errors import ConfigError, InputError
+from modelscope_reid.files import whole_file
+from modelscope_reid.ranking.calibration import Verifier
 
 TASK = "image-reid-person"
 STOCK_MODEL_TYPE = "passvitb"
 STOCK_PIPELINE_TYPE = "passvitb-image-reid-person"
 OWN_TYPE = "modelscope-reid"
 CONFIGURATION_FILE = "configuration.json"
+VERIFICATION = "verification"
 
 
 def _stock_value(configuration: Mapping[str, Any], section: str, name: str) -> Any:
@@ -125,6 +128,22 @@ def configuration_for(config: ModelConfig) -> dict[str, Any]:
     }
 
 
+def _read_json(path: Path) -> dict[str, Any]:
+    """Return a configuration.json's object."""
+    try:
+        configuration = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"{path.parent} has no {CONFIGURATION_FILE}; pass the weight file itself, or make a model folder with "
+            "`modelscope-reid convert`."
+        ) from error
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from error
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ConfigError(f"{path} is not valid JSON: {error}.") from error
+    return configuration if isinstance(configuration, dict) else {}
+
+
 def read_configuration(folder: Path) -> tuple[ModelConfig, bool]:
     """Read a model folder's configuration.json: (config, whether it is complete).
 
@@ -134,18 +153,8 @@ def read_configuration(folder: Path) -> tuple[ModelConfig, bool]:
         ConfigError: no such file, no JSON, or neither schema.
     """
     path = folder / CONFIGURATION_FILE
-    try:
-        configuration = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ConfigError(
-            f"{folder} has no {CONFIGURATION_FILE}; pass the weight file itself, or make a model folder with "
-            "`modelscope-reid convert`."
-        ) from error
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from error
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ConfigError(f"{path} is not valid JSON: {error}.") from error
-    model = configuration.get("model") if isinstance(configuration, dict) else None
+    configuration = _read_json(path)
+    model = configuration.get("model")
     if not isinstance(model, dict):
         raise ConfigError(f"{path} has no section 'model'; expected a ModelScope model folder for {TASK}.")
     if "reid" in model:
@@ -155,3 +164,32 @@ def read_configuration(folder: Path) -> tuple[ModelConfig, bool]:
     raise ConfigError(
         f"{path} is for a model of type {model.get('type')!r}; expected {STOCK_MODEL_TYPE!r} or {OWN_TYPE!r}."
     )
+
+
+def read_verifier(folder: Path) -> Verifier | None:
+    """Return what a model folder's configuration.json says of same and different pairs, or None.
+
+    Raises:
+        ConfigError: it says it in a way that cannot be read.
+    """
+    path = folder / CONFIGURATION_FILE
+    values = _read_json(path).get(VERIFICATION) if path.is_file() else None
+    if values is None:
+        return None
+    try:
+        return Verifier.from_dict(values)
+    except (InputError, TypeError) as error:
+        raise ConfigError(f"{path}, section {VERIFICATION!r}: {error}") from error
+
+
+def write_verifier(folder: Path, verifier: Verifier) -> None:
+    """Save a calibration into a model folder's configuration.json; all else in it stays as it is.
+
+    Raises:
+        ConfigError: the folder has no configuration.json that can be read.
+        InputError: it cannot be written.
+    """
+    path = folder / CONFIGURATION_FILE
+    text = json.dumps({**_read_json(path), VERIFICATION: verifier.to_dict()}, indent=2) + "\n"
+    with whole_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

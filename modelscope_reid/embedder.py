@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 
 from modelscope_reid.config import UNKNOWN_CAMERA, Activation, Layout, ModelConfig
+from modelscope_reid.configuration import read_verifier
 from modelscope_reid.embeddings import Embeddings, Failure, concatenate
 from modelscope_reid.errors import ImageError, InputError, ReidError
 from modelscope_reid.hub import resolve_model
@@ -35,6 +36,7 @@ from modelscope_reid.images import (
     load_image,
 )
 from modelscope_reid.preprocess import resize, to_batch
+from modelscope_reid.ranking.calibration import Verifier
 from modelscope_reid.ranking.similarity import normalize as to_unit_length
 from modelscope_reid.runtimes import Runtime
 
@@ -60,7 +62,8 @@ class Embedder:
     """A model ready to embed.
 
     Safe to use from several threads. `batch_size` images go through the network at once; `decode_threads` decode
-    and resize ahead of it. `report` says how the checkpoint was loaded, where there was one.
+    and resize ahead of it. `report` says how the checkpoint was loaded, where there was one. `verifier` judges
+    similarities as same or different people, where the model folder was calibrated.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class Embedder:
         config: ModelConfig,
         *,
         report: LoadReport | None = None,
+        verifier: Verifier | None = None,
         batch_size: int = 32,
         decode_threads: int | None = None,
         limits: ImageLimits = DEFAULT_LIMITS,
@@ -78,6 +82,7 @@ class Embedder:
         self.runtime = runtime
         self.config = config
         self.report = report
+        self.verifier = verifier
         self.batch_size = batch_size
         self.decode_threads = decode_threads or min(8, os.cpu_count() or 1)
         self.limits = limits
@@ -108,13 +113,13 @@ class Embedder:
         from modelscope_reid.models.checkpoints import load_checkpoint
         from modelscope_reid.runtimes.torch_runtime import TorchRuntime
 
-        network, report = load_checkpoint(
-            resolve_model(model, revision=revision), image_size=image_size, layout=layout, activation=activation
-        )
+        path = resolve_model(model, revision=revision)
+        network, report = load_checkpoint(path, image_size=image_size, layout=layout, activation=activation)
         for note in report.notes:
             logger.warning("%s: %s", report.source, note)
         runtime = TorchRuntime(network, device)
-        return cls(runtime, network.config, report=report, batch_size=batch_size, limits=limits)
+        verifier = read_verifier(path) if path.is_dir() else None
+        return cls(runtime, network.config, report=report, verifier=verifier, batch_size=batch_size, limits=limits)
 
     @property
     def embedding_dim(self) -> int:
@@ -132,6 +137,7 @@ class Embedder:
             self.runtime,
             self.config,
             report=self.report,
+            verifier=self.verifier,
             batch_size=batch_size,
             decode_threads=self.decode_threads,
             limits=self.limits,

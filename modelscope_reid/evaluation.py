@@ -11,12 +11,12 @@ import json
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from modelscope_reid.datasets.records import Dataset
 from modelscope_reid.embedder import Embedder
@@ -31,11 +31,14 @@ from modelscope_reid.plots import (
     draw_ranked_lists,
     draw_similarity_distribution,
 )
+from modelscope_reid.ranking.calibration import Verifier, fit_verifier
 from modelscope_reid.ranking.expansion import expand_queries
 from modelscope_reid.ranking.labelled import DISTRACTOR_ID, LabelledEmbeddings
 from modelscope_reid.ranking.metrics import rank, rank_distances, without_junk
+from modelscope_reid.ranking.protocols import camera_pairs
 from modelscope_reid.ranking.report import RankingReport, SameCamera, confidence_intervals
 from modelscope_reid.ranking.reranking import rerank
+from modelscope_reid.ranking.verification import Pairs, choose_thresholds, sample_pairs, verify
 
 PACKAGES = ("modelscope_reid", "torch", "timm", "numpy", "scipy", "pillow")
 LISTED_MATCHES = 10
@@ -84,6 +87,20 @@ class Evaluation:
     protocol: Protocol
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
+    @cached_property
+    def pairs(self) -> Pairs:
+        """Every pair of the same person that ranking counts, and 100 random different ones for each query.
+
+        Raises:
+            InputError: there is no pair of one kind.
+        """
+        return sample_pairs(self.features.query, self.features.gallery, same_camera=self.protocol.same_camera)
+
+    @cached_property
+    def verifier(self) -> Verifier:
+        """A calibration on `pairs`: at most 1 in 1,000 different pairs is called same, 1 in 100 same ones different."""
+        return fit_verifier(self.pairs, choose_thresholds(self.pairs))
+
     @property
     def mAP(self) -> float:  # noqa: N802  # the papers' name
         """Mean average precision, 0..1."""
@@ -124,6 +141,8 @@ class Evaluation:
         return {
             **self.ranking.figures(),
             "intervals": intervals,
+            "verification": {**verify(self.pairs).to_dict(), "verifier": self.verifier.to_dict()},
+            "camera_pairs": camera_pairs(self.features.query, self.features.gallery).to_dict(),
             "protocol": self.protocol.to_dict(),
             "provenance": dict(self.provenance),
         }
@@ -213,7 +232,7 @@ def write_report(evaluation: Evaluation, folder: Path) -> None:
 def report_markdown(evaluation: Evaluation) -> str:
     """Return the report as Markdown: figures with intervals, how they were made, what was skipped, the pictures."""
     values = evaluation.to_dict()
-    dataset = values["provenance"].get("dataset", {})
+    dataset, verification = values["provenance"].get("dataset", {}), values["verification"]
     lines = [f"# {dataset.get('name', 'Saved embeddings')}", "", "| figure | value | 95 % interval |", "|---|---|---|"]
     for name, interval in values["intervals"].items():
         lines.append(f"| {name} | {values[name]:.4f} | {interval['low']:.4f} to {interval['high']:.4f} |")
@@ -221,6 +240,11 @@ def report_markdown(evaluation: Evaluation) -> str:
     lines += [
         "",
         f"{ranking.queries} queries against {ranking.gallery} gallery images; {ranking.queries_skipped} skipped.",
+        "",
+        f"Verification: area under the ROC curve {verification['area']:.4f}, equal error rate "
+        f"{verification['equal_error_rate']:.4f}; "
+        + ", ".join(f"TAR {tar:.4f} at FAR {far}" for far, tar in verification["true_accept_rates"].items())
+        + ".",
         "",
         f"Protocol: {json.dumps(values['protocol'])}.",
         "",
@@ -237,8 +261,13 @@ def _draw(evaluation: Evaluation, folder: Path) -> None:
     features, ranking = evaluation.features, evaluation.ranking
     name = str(evaluation.provenance.get("dataset", {}).get("name", "saved embeddings"))
     draw_cmc(ranking.cmc, folder / "cmc.png", mAP=ranking.mAP, title=name)
-    same, different = sampled_similarities(features)
-    draw_similarity_distribution(same, different, folder / "similarities.png", threshold=None)
+    pairs, threshold = evaluation.pairs, evaluation.verifier.thresholds.same_from
+    draw_similarity_distribution(
+        pairs.similarities[pairs.same],
+        pairs.similarities[~pairs.same],
+        folder / "similarities.png",
+        threshold=threshold,
+    )
     if _has_pictures(evaluation):
         draw_ranked_lists(ranked_lists(evaluation), folder / LISTS)
     people = features.person_ids != DISTRACTOR_ID
@@ -250,23 +279,6 @@ def _draw(evaluation: Evaluation, folder: Path) -> None:
 def _has_pictures(evaluation: Evaluation) -> bool:
     """Tell whether the crops that the embeddings are of are still where they were."""
     return all(Path(path).is_file() for path in evaluation.features.paths)
-
-
-def sampled_similarities(
-    features: LabelledFeatures, *, pairs: int = 200_000, seed: int = 0
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return similarities of query and gallery of the same person by other cameras, and of different people."""
-    query, gallery = features.query, without_junk(features.gallery)
-    generator = np.random.default_rng(seed)
-    rows = generator.integers(0, len(query), pairs)
-    columns = generator.integers(0, len(gallery), pairs)
-    different = query.person_ids[rows] != gallery.person_ids[columns]
-    far = np.einsum("nd,nd->n", query.unit[rows[different]], gallery.unit[columns[different]])
-    near: list[NDArray[np.float32]] = []
-    for row in range(len(query)):
-        match = (gallery.person_ids == query.person_ids[row]) & (gallery.camera_ids != query.camera_ids[row])
-        near.append(gallery.unit[match] @ query.unit[row])
-    return np.concatenate(near).astype(np.float64), far.astype(np.float64)
 
 
 def ranked_lists(evaluation: Evaluation) -> tuple[RankedList, ...]:

@@ -1,7 +1,8 @@
-"""ModelScope's face: importing this module registers our model and pipeline, and takes over the stock ones.
+"""ModelScope's face: importing this module registers our model, pipeline and metric, and takes over the stock ones.
 
 In and out: ModelScope's conventions (a path, URL, PIL image or BGR array in; ``{"img_embedding": (1, D) float32}``
-out; a list in, a list out). Everything is done by `Embedder` and `load_checkpoint`; nothing is decided here.
+out; a list in, a list out). Everything is done by `Embedder`, `load_checkpoint` and `evaluation`; nothing is decided
+here.
 Written against ModelScope 1.40.2 (Apache-2.0).
 """
 
@@ -13,20 +14,33 @@ from typing import Any
 
 import modelscope.models.cv.image_reid_person.pass_model
 import modelscope.pipelines.cv.image_reid_person_pipeline  # noqa: F401  # the stock classes must be there first
+import numpy as np
 import torch
+from modelscope.metrics.base import Metric
+from modelscope.metrics.builder import METRICS, task_default_metrics
 from modelscope.models.base.base_torch_model import TorchModel
 from modelscope.models.builder import MODELS
 from modelscope.msdatasets import MsDataset
 from modelscope.outputs import OutputKeys
 from modelscope.pipelines.base import Pipeline
 from modelscope.pipelines.builder import PIPELINES, add_default_pipeline_info
+from modelscope.utils.logger import get_logger
 
 from modelscope_reid.configuration import OWN_TYPE, STOCK_MODEL_TYPE, STOCK_PIPELINE_TYPE, TASK
+from modelscope_reid.datasets.records import Dataset
 from modelscope_reid.embedder import Embedder
+from modelscope_reid.errors import InputError
+from modelscope_reid.evaluation import Evaluation, Protocol, evaluate_features
+from modelscope_reid.evaluation import evaluate as evaluate_embedder
+from modelscope_reid.feature_store import FIELDS, LabelledFeatures
 from modelscope_reid.hub import DEFAULT_MODEL_ID, resolve_model
 from modelscope_reid.images import is_single_image
 from modelscope_reid.models.checkpoints import load_checkpoint
+from modelscope_reid.ranking.report import SameCamera
 from modelscope_reid.runtimes.torch_runtime import TorchRuntime
+
+LABELS = FIELDS[1:]
+"""What a batch of an evaluation says of its images, under "labels": the columns of a features file."""
 
 
 class ReidTorchModel(TorchModel):  # type: ignore[misc]  # modelscope is untyped
@@ -39,8 +53,13 @@ class ReidTorchModel(TorchModel):  # type: ignore[misc]  # modelscope is untyped
         super().__init__(model_dir=model_dir)
         self.reid, self.report = load_checkpoint(Path(model_dir).resolve())
 
-    def forward(self, images: torch.Tensor, camera_ids: torch.Tensor | None = None) -> torch.Tensor:
-        """Embed normalised RGB images; see `ReidModel.forward`."""
+    def forward(
+        self, images: torch.Tensor, camera_ids: torch.Tensor | None = None, labels: Mapping[str, Any] | None = None
+    ) -> torch.Tensor:
+        """Embed normalised RGB images; see `ReidModel.forward`. `labels` are `ReidMetric`'s, and change nothing.
+
+        They lie apart because their camera ids are the dataset's, and `camera_ids` counts from 0 as in training.
+        """
         embeddings: torch.Tensor = self.reid(images, camera_ids)
         return embeddings
 
@@ -99,11 +118,81 @@ class ReidPipeline(Pipeline):  # type: ignore[misc]  # modelscope is untyped
         return inputs
 
 
+class ReidMetric(Metric):  # type: ignore[misc]  # modelscope is untyped
+    """mAP, Rank-k and mINP of an `EpochBasedTrainer`'s evaluation: the metric "image-reid-person".
+
+    A batch is ``{"images": (B, 3, H, W), "labels": {"person_ids", "camera_ids", "is_query", "paths"}}``. An image that
+    is there twice, as the padding of a distributed sampler makes it, counts once.
+    """
+
+    def __init__(self, *, same_camera: SameCamera = "remove", rerank: bool = False, query_expansion: int = 0) -> None:
+        super().__init__()
+        self.protocol = Protocol(same_camera=same_camera, rerank=rerank, query_expansion=query_expansion)
+        self.batches: list[LabelledFeatures] = []
+
+    def add(self, outputs: Any, inputs: Mapping[str, Any]) -> None:
+        """Keep a batch: embeddings (B, D), bare or under "img_embedding", and the labels of `inputs`.
+
+        Raises:
+            InputError: a label that is missing, or labels of another length than the embeddings.
+        """
+        labels = inputs.get("labels", {})
+        missing = [name for name in LABELS if name not in labels]
+        if missing:
+            raise InputError(f'the batch lacks {", ".join(missing)} under "labels"; expected {", ".join(LABELS)}.')
+        vectors = outputs[OutputKeys.IMG_EMBEDDING] if isinstance(outputs, Mapping) else outputs
+        self.batches.append(
+            LabelledFeatures(
+                embeddings=torch.as_tensor(vectors).detach().float().cpu().numpy(),
+                person_ids=torch.as_tensor(labels["person_ids"]).long().cpu().numpy(),
+                camera_ids=torch.as_tensor(labels["camera_ids"]).long().cpu().numpy(),
+                is_query=torch.as_tensor(labels["is_query"]).bool().cpu().numpy(),
+                paths=np.array(labels["paths"], np.str_),
+            )
+        )
+
+    def evaluate(self) -> dict[str, float | int]:
+        """Return the figures by name, and log mAP and Rank-k.
+
+        Raises:
+            InputError: no batch, no query, no gallery, or no query with a true match.
+        """
+        if not self.batches:
+            raise InputError("no batch was added; the evaluation dataset is empty.")
+        columns = {name: np.concatenate([getattr(batch, name) for batch in self.batches]) for name in FIELDS}
+        rows: dict[tuple[bool, str], int] = {}
+        for row, image in enumerate(zip(columns["is_query"].tolist(), columns["paths"].tolist(), strict=True)):
+            rows.setdefault(image, row)
+        features = LabelledFeatures(**{name: column[[*rows.values()]] for name, column in columns.items()})
+        given = {"dataset": {"name": TASK}}
+        return _logged(evaluate_features(features, protocol=self.protocol, provenance=given)).ranking.figures()
+
+    def merge(self, other: ReidMetric) -> None:
+        """Take the batches of another process."""
+        self.batches.extend(other.batches)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the trainer, which ModelScope hangs on and processes cannot send."""
+        return {"protocol": self.protocol, "batches": self.batches}
+
+
+def evaluate(pipeline: ReidPipeline, dataset: Dataset, **options: Any) -> Evaluation:
+    """Evaluate the pipeline's model and log mAP and Rank-k; options and errors are `evaluation.evaluate`'s."""
+    return _logged(evaluate_embedder(pipeline.embedder, dataset, **options))
+
+
+def _logged(evaluation: Evaluation) -> Evaluation:
+    get_logger().info(evaluation.summary())
+    return evaluation
+
+
 def _register() -> None:
     for name in (OWN_TYPE, STOCK_MODEL_TYPE):
         MODELS.register_module(TASK, module_name=name, module_cls=ReidTorchModel, force=True)
     for name in (OWN_TYPE, STOCK_PIPELINE_TYPE):
         PIPELINES.register_module(TASK, module_name=name, module_cls=ReidPipeline, force=True)
+    METRICS.register_module(module_name=TASK, module_cls=ReidMetric, force=True)
+    task_default_metrics[TASK] = [TASK]
     # With None in place of the hub id, our class resolves the default model, with our error where it cannot.
     add_default_pipeline_info(TASK, STOCK_PIPELINE_TYPE, None, overwrite=True)
 

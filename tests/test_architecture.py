@@ -35,10 +35,11 @@ FLOORS: dict[str, int] = {
     "feature_store": 6,
     "explanation": 6,
     "evaluation": 7,
-    "modelscope_plugin": 8,
-    "demo": 9,
-    "cli": 10,
-    "__main__": 11,
+    "reproduction": 8,
+    "modelscope_plugin": 9,
+    "demo": 10,
+    "cli": 11,
+    "__main__": 12,
 }
 """A module imports lower floors only; a folder's modules may also import one another."""
 MODELSCOPE_HOMES = {"modelscope_plugin", "hub", "demo"}

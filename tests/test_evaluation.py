@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from tiny import TINY_CONFIGS
 
-from modelscope_reid import Embedder, InputError, ReidModel, save_pretrained
+from modelscope_reid import ConfigError, Embedder, InputError, ReidModel, save_pretrained
 from modelscope_reid.cli import main
 from modelscope_reid.datasets.market_layout import Market1501
 from modelscope_reid.datasets.records import Dataset
@@ -158,3 +158,47 @@ def test_explain_writes_its_picture(model: str, tmp_path: Path, capsys: pytest.C
     assert capsys.readouterr().out.startswith(f"{picture}: cosine similarity 0.")
     with Image.open(picture) as drawn:
         assert drawn.height == 840
+
+
+def test_calibration_is_saved_into_the_model_folder_and_compare_uses_it(
+    dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = save_pretrained(ReidModel.with_seed(CONFIG), tmp_path / "model")
+    crop = str(dataset.query[0].path)
+    assert main(["compare", crop, crop, "--model", str(model)]) == 0
+    assert capsys.readouterr().out == "1.0000\n", "a model that nobody calibrated has no opinion"
+    before = json.loads((model / "configuration.json").read_text())
+
+    run = ["evaluate", "--model", str(model), "--root", str(dataset.root), "--calibrate"]
+    assert main(run) == 0
+    capsys.readouterr()
+    after = json.loads((model / "configuration.json").read_text())
+    assert {key: value for key, value in after.items() if key != "verification"} == before
+
+    embedder = Embedder.from_pretrained(model, device="cpu")
+    assert embedder.verifier is not None
+    assert embedder.verifier == evaluate(embedder, dataset).verifier
+    assert main(["compare", crop, crop, "--model", str(model), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    judgement = embedder.verifier.judge(found["cosine_similarity"])
+    assert (found["decision"], found["probability"]) == (judgement.decision, judgement.probability)
+    assert found["decision"] == "same"
+    assert main(["compare", crop, crop, "--model", str(model)]) == 0
+    assert capsys.readouterr().out.startswith("1.0000 same (probability of the same person ")
+
+
+def test_calibrating_what_is_no_folder_is_refused(
+    dataset: Dataset, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = str(Path(model) / "model.safetensors")
+    assert main(["evaluate", "--model", weights, "--root", str(dataset.root), "--calibrate"]) == 1
+    assert "--calibrate writes into a model folder" in capsys.readouterr().err
+
+
+def test_a_damaged_calibration_is_a_clear_error(tmp_path: Path) -> None:
+    model = save_pretrained(ReidModel.with_seed(CONFIG), tmp_path / "model")
+    path = model / "configuration.json"
+    values = json.loads(path.read_text())
+    path.write_text(json.dumps({**values, "verification": {"calibration": {"kind": "magic"}}}))
+    with pytest.raises(ConfigError, match=r"section 'verification'.*'magic'"):
+        Embedder.from_pretrained(model)

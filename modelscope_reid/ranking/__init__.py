@@ -1,1 +1,1 @@
-"""From embeddings to similarities, rankings and numbers: NumPy only, no torch, no images, no files."""
+"""From embeddings to similarities, rankings and numbers: NumPy and SciPy, no torch, no images, no files."""
