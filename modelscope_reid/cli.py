@@ -21,6 +21,8 @@ from modelscope_reid.config import Activation, Layout
 from modelscope_reid.errors import InputError, ReidError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from modelscope_reid.embedder import Embedder
     from modelscope_reid.evaluation import Evaluation
 
@@ -33,6 +35,7 @@ def embed(
     *,
     model: str,
     output: str,
+    table: str | None = None,
     on_error: OnError = "skip",
     normalize: bool = False,
     batch_size: int = 32,
@@ -45,6 +48,8 @@ def embed(
         images: Image files, URLs, or folders, which are searched to the bottom.
         model: Hub id, model folder or checkpoint file.
         output: File to write: .npz, .parquet or .jsonl.
+        table: Instead of images, a table (.csv, .jsonl, .parquet) with path, person_id, camera_id and split; the .npz
+            then has the labels too, and evaluate --features reads it.
         on_error: Skip images that cannot be read and list them, or stop at the first.
         normalize: Scale each embedding to unit length.
         batch_size: Images that go through the network at once.
@@ -57,6 +62,8 @@ def embed(
     from modelscope_reid.tables import check_output, write_embeddings
 
     check_output(Path(output))
+    if table:
+        return _embed_table(table, _open(model, device=device, layout=layout, batch_size=batch_size), Path(output))
     sources = find_images(images)
     embedder = _open(model, device=device, layout=layout, batch_size=batch_size)
     batches = embedder.stream(sources, on_error=on_error, normalize=normalize, progress=sys.stderr.isatty())
@@ -65,6 +72,20 @@ def embed(
         print(f"skipped: {failure.reason}", file=sys.stderr)
     print(f"{output}: {rows} embeddings of {embedder.embedding_dim} numbers, {len(failures)} images skipped")
     return 1 if failures else 0
+
+
+def _embed_table(table: str, embedder: Embedder, output: Path) -> int:
+    from modelscope_reid.datasets.readers import read_dataset
+    from modelscope_reid.feature_store import embed_dataset
+
+    if output.suffix != ".npz":
+        raise InputError(
+            f"--table writes an .npz file, and --output is {output}; name it {output.with_suffix('.npz')}."
+        )
+    features = embed_dataset(embedder, read_dataset("table", table), progress=sys.stderr.isatty())
+    features.save(output)
+    print(f"{output}: {len(features.embeddings)} embeddings of {embedder.embedding_dim} numbers with their labels")
+    return 0
 
 
 def compare(
@@ -279,7 +300,7 @@ def _open(model: str, *, device: str | None, layout: Layout | None, batch_size: 
 
 
 COMMANDS: dict[str, tuple[Callable[..., int], dict[str, str]]] = {
-    "embed": (embed, {"images": "+"}),
+    "embed": (embed, {"images": "*"}),
     "compare": (compare, {"a": "", "b": ""}),
     "inspect": (inspect, {"checkpoint": ""}),
     "convert": (convert, {"checkpoint": ""}),

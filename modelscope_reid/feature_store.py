@@ -8,6 +8,7 @@ one run. Knows nothing of rankings.
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,13 +20,16 @@ from numpy.typing import NDArray
 from PIL import ImageOps
 from tqdm import tqdm
 
-from modelscope_reid.datasets.records import Dataset, Record
+from modelscope_reid.config import UNKNOWN_CAMERA
+from modelscope_reid.datasets.records import Dataset, Record, camera_labels
 from modelscope_reid.embedder import Embedder
 from modelscope_reid.errors import InputError
 from modelscope_reid.files import whole_file
 from modelscope_reid.images import load_image
 from modelscope_reid.ranking.expansion import fuse_views
 from modelscope_reid.ranking.labelled import LabelledEmbeddings
+
+logger = logging.getLogger(__name__)
 
 ROWS_FILE = "rows.float32"
 STATE_FILE = "rows.json"
@@ -104,7 +108,8 @@ def embed_dataset(
 ) -> LabelledFeatures:
     """Embed queries and gallery of `dataset`, in `folder` so that a stopped run can go on, or in memory without one.
 
-    `flip` averages each image's embedding with that of its mirror image.
+    `flip` averages each image's embedding with that of its mirror image. A camera-aware model is told the cameras,
+    numbered in order of their ids as training numbers them, where the dataset has as many cameras as the model.
 
     Raises:
         InputError: no query or no gallery, or a folder that holds the rows of another model or dataset.
@@ -122,11 +127,13 @@ def embed_dataset(
             "dim": embedder.embedding_dim,
         }
         store = _RowStore(folder, state)
+    cameras = _model_cameras(embedder, dataset)
     done = store.rows() if store else np.empty((0, embedder.embedding_dim), np.float32)
     batches = [done]
     step = 4 * embedder.batch_size
     for start in tqdm(range(len(done), len(records), step), unit="batch", disable=not progress):
-        vectors = _embed_records(embedder, records[start : start + step], flip=flip)
+        batch = slice(start, start + step)
+        vectors = _embed_records(embedder, records[batch], cameras[batch], flip=flip)
         if store:
             store.append(vectors)
         batches.append(vectors)
@@ -139,12 +146,29 @@ def embed_dataset(
     )
 
 
-def _embed_records(embedder: Embedder, records: Sequence[Record], *, flip: bool) -> NDArray[np.float32]:
+def _model_cameras(embedder: Embedder, dataset: Dataset) -> list[int]:
+    """Return the row of the model's camera embedding for each query and gallery image; unknown where none fits."""
+    records = (*dataset.query, *dataset.gallery)
+    known = getattr(embedder.config, "cameras", 0)
+    labels = camera_labels((*dataset.train, *records))
+    if known == len(labels):
+        return [labels[record.camera_id] for record in records]
+    if known:
+        logger.warning(
+            "the model knows %d cameras and %s has %d: embedding without cameras", known, dataset.name, len(labels)
+        )
+    return [UNKNOWN_CAMERA] * len(records)
+
+
+def _embed_records(
+    embedder: Embedder, records: Sequence[Record], cameras: Sequence[int], *, flip: bool
+) -> NDArray[np.float32]:
     """Embed images by path, or by path and mirrored."""
     if not flip:
-        return embedder.embed([record.path for record in records])
+        return embedder.embed([record.path for record in records], camera_ids=cameras)
     images = [load_image(record.path, limits=embedder.limits) for record in records]
-    return fuse_views(embedder.embed(images), embedder.embed([ImageOps.mirror(image) for image in images]))
+    mirrored = [ImageOps.mirror(image) for image in images]
+    return fuse_views(embedder.embed(images, camera_ids=cameras), embedder.embed(mirrored, camera_ids=cameras))
 
 
 class _RowStore:

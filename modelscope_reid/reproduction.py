@@ -26,7 +26,7 @@ from modelscope_reid.config import BACKBONES, ClipVitConfig, ModelConfig
 from modelscope_reid.datasets.checks import subfolders
 from modelscope_reid.datasets.published import PUBLISHED
 from modelscope_reid.datasets.readers import read_dataset
-from modelscope_reid.datasets.records import Dataset, camera_labels
+from modelscope_reid.datasets.records import Dataset
 from modelscope_reid.embedder import Embedder
 from modelscope_reid.errors import InputError, ReidError
 from modelscope_reid.evaluation import evaluate_features
@@ -371,7 +371,7 @@ def _flat(config: ModelConfig) -> dict[str, Any]:
 
 def _measure(embedder: Embedder, dataset: Dataset, figure: PublishedFigure, path: Path, *, progress: bool) -> Outcome:
     """Measure one model on the row's dataset and judge the figure."""
-    report = _ranking(_features(embedder, dataset, progress=progress), figure)
+    report = _ranking(embed_dataset(embedder, dataset, progress=progress), figure)
     ours = 100 * report.mAP, 100 * report.rank(1)
     off = max(abs(ours[0] - figure.mAP), abs(ours[1] - figure.rank1))
     verdict: Verdict = "fail" if off > TOLERANCE + 1e-9 else "pass"
@@ -380,23 +380,6 @@ def _measure(embedder: Embedder, dataset: Dataset, figure: PublishedFigure, path
         verdict = "not comparable"
         reason = f"the figure is published for {figure.dataset_name} whole; this is {dataset.name}, {dataset.root}."
     return Outcome(figure=figure, verdict=verdict, model=path, dataset=dataset.name, ours=ours, reason=reason)
-
-
-def _features(embedder: Embedder, dataset: Dataset, *, progress: bool) -> LabelledFeatures:
-    """Embed queries and gallery; a camera-aware model is told the cameras, numbered as its training numbered them."""
-    if not getattr(embedder.config, "cameras", 0):
-        return embed_dataset(embedder, dataset, progress=progress)
-    dataset.require("query", "gallery")
-    records = (*dataset.query, *dataset.gallery)
-    paths, labels = [record.path for record in records], camera_labels((*dataset.train, *records))
-    cameras = [labels[record.camera_id] for record in records]
-    return LabelledFeatures(
-        embeddings=embedder.embed(paths, camera_ids=cameras, progress=progress),
-        person_ids=np.array([record.person_id for record in records], np.int64),
-        camera_ids=np.array([record.camera_id for record in records], np.int64),
-        is_query=np.arange(len(records)) < len(dataset.query),
-        paths=np.array(paths, np.str_),
-    )
 
 
 def _ranking(features: LabelledFeatures, figure: PublishedFigure) -> RankingReport:

@@ -133,7 +133,7 @@ def test_convert_writes_a_folder_that_opens(tmp_path: Path, capsys: pytest.Captu
 
 
 def test_wrong_usage_exits_with_2(capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments in ([], ["embed"], ["embed", "x", "--modle", "m"], ["train"]):
+    for arguments in ([], ["embed", "x"], ["embed", "x", "--modle", "m"], ["train"]):
         with pytest.raises(SystemExit) as error:
             main(arguments)
         assert error.value.code == 2

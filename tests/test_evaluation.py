@@ -202,3 +202,22 @@ def test_a_damaged_calibration_is_a_clear_error(tmp_path: Path) -> None:
     path.write_text(json.dumps({**values, "verification": {"calibration": {"kind": "magic"}}}))
     with pytest.raises(ConfigError, match=r"section 'verification'.*'magic'"):
         Embedder.from_pretrained(model)
+
+
+def test_embed_table_writes_features_that_evaluate_reads(
+    dataset: Dataset, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = ["path,person_id,camera_id,split"]
+    for split in ("query", "gallery"):
+        rows += [f"{item.path},{item.person_id},{item.camera_id},{split}" for item in dataset.split(split)]
+    (tmp_path / "people.csv").write_text("\n".join(rows) + "\n")
+    output = tmp_path / "features.npz"
+    run = ["embed", "--table", str(tmp_path / "people.csv"), "--model", model]
+    assert main([*run, "--output", str(output)]) == 0
+    assert "with their labels" in capsys.readouterr().out
+    assert main(["evaluate", "--features", str(output), "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    expected = evaluate(Embedder.from_pretrained(model, device="cpu"), dataset).ranking.figures()
+    assert figures == pytest.approx(expected, abs=1e-6)
+    assert main([*run, "--output", str(tmp_path / "features.parquet")]) == 1
+    assert "--table writes an .npz file" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -55,6 +56,25 @@ def test_flip_is_the_mean_with_the_mirror_image(dataset: Dataset, embedder: Embe
     both = embedder.embed([image, ImageOps.mirror(image)])
     np.testing.assert_allclose(flipped.embeddings[0], both.mean(axis=0), rtol=1e-4, atol=1e-5)
     assert np.abs(both[0] - both[1]).max() > 1e-3
+
+
+def test_a_camera_aware_model_is_told_the_cameras_as_training_numbers_them(dataset: Dataset) -> None:
+    config = TINY_CONFIGS["transreid_vit"]  # three cameras, as the dataset has: 1, 2, 3 become 0, 1, 2
+    embedder = Embedder(TorchRuntime(ReidModel.with_seed(config), "cpu"), config)
+    features = embed_dataset(embedder, dataset)
+    paths, cameras = [record.path for record in dataset.query], [record.camera_id - 1 for record in dataset.query]
+    told, untold = embedder.embed(paths, camera_ids=cameras), embedder.embed(paths)
+    np.testing.assert_allclose(features.embeddings[: len(paths)], told, rtol=1e-4, atol=1e-5)
+    assert np.abs(told - untold).max() > 1e-3
+
+
+def test_a_model_of_other_cameras_is_told_none(dataset: Dataset, caplog: pytest.LogCaptureFixture) -> None:
+    config = dataclasses.replace(TINY_CONFIGS["transreid_vit"], cameras=5)
+    embedder = Embedder(TorchRuntime(ReidModel.with_seed(config), "cpu"), config)
+    features = embed_dataset(embedder, dataset)
+    expected = embedder.embed([record.path for record in dataset.query])
+    np.testing.assert_allclose(features.embeddings[: len(expected)], expected, rtol=1e-4, atol=1e-5)
+    assert "the model knows 5 cameras" in caplog.text
 
 
 def test_save_and_load(dataset: Dataset, embedder: Embedder, tmp_path: Path) -> None:

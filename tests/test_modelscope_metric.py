@@ -65,6 +65,7 @@ class LabelledCrops(torch.utils.data.Dataset[dict[str, Any]]):
         crop = resize(load_image(record.path), TINY.preprocessing)
         return {
             "images": torch.from_numpy(to_batch([crop], TINY.preprocessing)[0]),
+            "camera_ids": record.camera_id - 1,  # the model's, counted from 0
             "labels": {
                 "person_ids": record.person_id,
                 "camera_ids": record.camera_id,

@@ -172,8 +172,8 @@ def run_blocks(workplace: Workplace) -> dict[str, Outcome]:
 
 def run_examples(workplace: Workplace) -> dict[str, Outcome]:
     """Execute the examples: as they stand, with arguments (those in one process, to import torch once), offline."""
-    embed, cosine = str(EXAMPLES / "embed.py"), str(EXAMPLES / "cosine_similarity.py")
-    calls = [[embed], [cosine], [cosine, "--model", DEFAULT_MODEL_ID, "a.jpg", "a.jpg"]]
+    embed, cosine, evaluate = (str(EXAMPLES / f"{name}.py") for name in ("embed", "cosine_similarity", "evaluate"))
+    calls = [[embed], [cosine], [cosine, "--model", DEFAULT_MODEL_ID, "a.jpg", "a.jpg"], [evaluate]]
     driver = f"import runpy, sys\nfor sys.argv in {calls!r}:\n    runpy.run_path(sys.argv[0], run_name='__main__')"
     offline = {"MODELSCOPE_ENDPOINT": "http://127.0.0.1:9", "MODELSCOPE_CACHE": str(workplace.folder / "nothing")}
     return {
@@ -223,7 +223,8 @@ def test_the_examples_run_as_they_stand_and_with_arguments(outcomes: dict[str, O
     assert re.search(
         r"result is :  \[\[[^]]+\]\]\n"
         r"feat_1: \(1536,\)\nfeat_2: \(1536,\)\ncosine similarity is: -?0\.\d{4}\n"
-        r"feat_1: \(1536,\)\nfeat_2: \(1536,\)\ncosine similarity is: 1\.0000\n",
+        r"feat_1: \(1536,\)\nfeat_2: \(1536,\)\ncosine similarity is: 1\.0000\n"
+        r"Market-1501 \(not the official set\): 76 queries, 172 gallery images\n(?:.*\n)*?mAP 0\.\d{4}",
         outcomes["examples"].stdout,
     ), outcomes["examples"].stdout
     for example in EXAMPLES.glob("*.py"):
