@@ -39,7 +39,7 @@ def test_the_sdist_holds_what_the_repository_holds(dist: Path) -> None:
     assert names >= {
         "setup.py", "pyproject.toml", "README.md", "README_zh.md", "ARCHITECTURE.md", "LICENSE", "CHANGELOG.md",
         "CITATION.cff", "configuration.json", "Makefile", "assets/person01_camera1.png", "examples/embed.py",
-        "benchmarks/embed.py", "tests/test_packaging.py", "tests/data/embeddings_salt0.npz",
+        "benchmarks/embed.py", "docs/ranked_lists.png", "tests/test_packaging.py", "tests/data/embeddings_salt0.npz",
         "modelscope_reid/py.typed",
     }  # fmt: skip
 
