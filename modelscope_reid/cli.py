@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from modelscope_reid.embedder import Embedder
-    from modelscope_reid.evaluation import Evaluation
 
 OnError = Literal["raise", "skip"]
 SameCamera = Literal["remove", "keep"]
@@ -63,6 +62,7 @@ def embed(
 
     check_output(Path(output))
     if table:
+        _check_table_options(images, output=output, normalize=normalize)
         return _embed_table(table, _open(model, device=device, layout=layout, batch_size=batch_size), Path(output))
     sources = find_images(images)
     embedder = _open(model, device=device, layout=layout, batch_size=batch_size)
@@ -74,14 +74,19 @@ def embed(
     return 1 if failures else 0
 
 
+def _check_table_options(images: list[str], *, output: str, normalize: bool) -> None:
+    """Raise InputError, before a model is opened, for what --table would ignore."""
+    if not output.endswith(".npz"):
+        raise InputError(f"--table writes an .npz file, and --output is {output}; name it so.")
+    if images or normalize:
+        given = f"the image {images[0]!r}" if images else "--normalize"
+        raise InputError(f"--table was given beside {given}; a table names its images, and is written as embedded.")
+
+
 def _embed_table(table: str, embedder: Embedder, output: Path) -> int:
     from modelscope_reid.datasets.readers import read_dataset
     from modelscope_reid.feature_store import embed_dataset
 
-    if output.suffix != ".npz":
-        raise InputError(
-            f"--table writes an .npz file, and --output is {output}; name it {output.with_suffix('.npz')}."
-        )
     features = embed_dataset(embedder, read_dataset("table", table), progress=sys.stderr.isatty())
     features.save(output)
     print(f"{output}: {len(features.embeddings)} embeddings of {embedder.embedding_dim} numbers with their labels")
@@ -202,40 +207,36 @@ def evaluate(
     """
     from pathlib import Path
 
+    from modelscope_reid import configuration, feature_store
     from modelscope_reid import evaluation as evaluating
     from modelscope_reid.datasets.readers import read_dataset
-    from modelscope_reid.feature_store import LabelledFeatures
 
     protocol = evaluating.Protocol(same_camera=same_camera, rerank=rerank, flip=flip, query_expansion=query_expansion)
     folder = Path(output) if output else None
+    calibrated = _model_folder(model) if calibrate else None
     if features:
-        result = evaluating.evaluate_features(LabelledFeatures.load(features), protocol=protocol)
+        result = evaluating.evaluate_features(feature_store.LabelledFeatures.load(features), protocol=protocol)
         if folder:
             evaluating.write_report(result, folder)
     elif model and root:
-        result = evaluating.evaluate(
-            _open(model, device=device, layout=layout),
-            read_dataset(dataset, root),
-            protocol=protocol,
-            output=folder,
-            progress=sys.stderr.isatty(),
-        )
+        embedder, people = _open(model, device=device, layout=layout), read_dataset(dataset, root)
+        progress = sys.stderr.isatty()
+        result = evaluating.evaluate(embedder, people, protocol=protocol, output=folder, progress=progress)
     else:
         raise InputError("nothing to evaluate: give --model and --root, or --features.")
-    if calibrate:
-        _save_verifier(model, result)
+    if calibrated:
+        configuration.write_verifier(calibrated, result.verifier)
     print(dumps(result.ranking.figures()) if json else result.summary())
     return 0
 
 
-def _save_verifier(model: str | None, result: Evaluation) -> None:
+def _model_folder(model: str | None) -> Path:
+    """Return the folder that --calibrate writes into; said before the work, not after it."""
     from pathlib import Path
-
-    from modelscope_reid.configuration import write_verifier
 
     if not model or not Path(model).is_dir():
         raise InputError(f"--calibrate writes into a model folder, and --model is {model}; make one with convert.")
-    write_verifier(Path(model), result.verifier)
+    return Path(model)
 
 
 def reproduce(*, root: str, models: str | None = None, json: bool = False, device: str | None = None) -> int:

@@ -220,18 +220,21 @@ def write_report(evaluation: Evaluation, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     evaluation.features.save(folder / "features.npz")
     _draw(evaluation, folder)
+    values = evaluation.to_dict()
     texts = {
-        "report.json": json.dumps(evaluation.to_dict(), indent=2) + "\n",
-        "report.md": report_markdown(evaluation),
+        "report.json": json.dumps(values, indent=2) + "\n",
+        "report.md": report_markdown(evaluation, values),
     }
     for name, text in texts.items():
         with whole_file(folder / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
 
 
-def report_markdown(evaluation: Evaluation) -> str:
-    """Return the report as Markdown: figures with intervals, how they were made, what was skipped, the pictures."""
-    values = evaluation.to_dict()
+def report_markdown(evaluation: Evaluation, values: Mapping[str, Any]) -> str:
+    """Return the report as Markdown: figures with intervals, how they were made, what was skipped, the pictures.
+
+    `values` is `Evaluation.to_dict`, which draws bootstrap samples: whoever writes both makes it once.
+    """
     dataset, verification = values["provenance"].get("dataset", {}), values["verification"]
     lines = [f"# {dataset.get('name', 'Saved embeddings')}", "", "| figure | value | 95 % interval |", "|---|---|---|"]
     for name, interval in values["intervals"].items():

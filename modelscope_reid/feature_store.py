@@ -12,6 +12,7 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -56,12 +57,12 @@ class LabelledFeatures:
         if self.embeddings.ndim != 2 or len(set(lengths.values())) != 1:
             raise InputError(f"features have shape {self.embeddings.shape} and lengths {lengths}; expected one length.")
 
-    @property
+    @cached_property
     def query(self) -> LabelledEmbeddings:
         """The queries."""
         return self._part(self.is_query)
 
-    @property
+    @cached_property
     def gallery(self) -> LabelledEmbeddings:
         """The gallery."""
         return self._part(~self.is_query)

@@ -221,3 +221,6 @@ def test_embed_table_writes_features_that_evaluate_reads(
     assert figures == pytest.approx(expected, abs=1e-6)
     assert main([*run, "--output", str(tmp_path / "features.parquet")]) == 1
     assert "--table writes an .npz file" in capsys.readouterr().err
+    for extra in (["a.jpg"], ["--normalize"]):
+        assert main([*run, *extra, "--output", str(output)]) == 1
+        assert f"beside {'the image' if extra == ['a.jpg'] else '--normalize'}" in capsys.readouterr().err
