@@ -11,14 +11,13 @@ ModelScope 1.40.2 (Apache-2.0).
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal
 
 from modelscope_reid.errors import ConfigError
+from modelscope_reid.fields import check_fields, dataclass_from_dict, nearest, require
 
 Interpolation = Literal["bilinear", "bicubic"]
 Neck = Literal["none", "single", "multi"]
@@ -29,43 +28,6 @@ Activation = Literal["quick_gelu", "gelu"]
 
 UNKNOWN_CAMERA = -1
 """The camera id of an image whose camera the model does not know."""
-
-ConfigT = TypeVar("ConfigT")
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ConfigError(message)
-
-
-def _check_fields(config: object) -> None:
-    """Raise ConfigError where a field is not of its annotated type: a choice, a number, numbers, a dataclass."""
-    for name, hint in get_type_hints(type(config)).items():
-        value = getattr(config, name, None)
-        if get_origin(hint) is Literal:
-            _require(
-                value in get_args(hint),
-                f"{name} is {value!r}; expected one of {', '.join(map(repr, get_args(hint)))}.",
-            )
-        elif hint in _NUMBERS:
-            _require(_is_number(value, hint), f"{name} is {value!r}; expected {_NUMBERS[hint]}.")
-        elif get_origin(hint) is tuple:
-            kinds = get_args(hint)
-            _require(
-                isinstance(value, tuple) and len(value) == len(kinds) and all(map(_is_number, value, kinds)),
-                f"{name} is {value!r}; expected {len(kinds)} values, each {_NUMBERS[kinds[0]]}.",
-            )
-        elif isinstance(hint, type) and dataclasses.is_dataclass(hint):
-            _require(isinstance(value, hint), f"{name} is {value!r}; expected a {hint.__qualname__}.")
-
-
-_NUMBERS: dict[Any, str] = {int: "a whole number", float: "a number"}
-
-
-def _is_number(value: object, kind: type) -> bool:
-    if isinstance(value, bool):
-        return False
-    return isinstance(value, int) or (kind is float and isinstance(value, float) and math.isfinite(value))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,12 +43,12 @@ class Preprocessing:
     interpolation: Interpolation = "bilinear"
 
     def __post_init__(self) -> None:
-        _check_fields(self)
-        _require(
+        check_fields(self)
+        require(
             min(self.image_size) > 0,
             f"image_size is {self.image_size!r}; expected (height, width), two positive whole numbers.",
         )
-        _require(
+        require(
             min(self.std) > 0,
             f"std is {self.std!r}; expected three positive numbers, one per RGB channel.",
         )
@@ -105,8 +67,8 @@ class ModelConfig:
     neck_feature: NeckFeature = "before"
 
     def __post_init__(self) -> None:
-        _check_fields(self)
-        _require(self.num_classes >= 0, f"num_classes is {self.num_classes}; expected 0 (none) or more.")
+        check_fields(self)
+        require(self.num_classes >= 0, f"num_classes is {self.num_classes}; expected 0 (none) or more.")
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -142,11 +104,11 @@ class VitConfig(ModelConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("width", "depth", "patch_size", "stride"):
-            _require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}; expected a positive whole number.")
-        _require(self.width % self.heads == 0, f"width is {self.width}; expected less than 128, or a multiple of 64.")
-        _require(self.cameras >= 0, f"cameras is {self.cameras}; expected 0 (none) or more.")
-        _require(0.0 <= self.drop_path < 1.0, f"drop_path is {self.drop_path}; expected 0 or more, below 1.")
-        _require(
+            require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}; expected a positive whole number.")
+        require(self.width % self.heads == 0, f"width is {self.width}; expected less than 128, or a multiple of 64.")
+        require(self.cameras >= 0, f"cameras is {self.cameras}; expected 0 (none) or more.")
+        require(0.0 <= self.drop_path < 1.0, f"drop_path is {self.drop_path}; expected 0 or more, below 1.")
+        require(
             min(self.image_size) >= self.patch_size,
             f"image_size {self.image_size} is smaller than one patch of {self.patch_size} pixels.",
         )
@@ -220,10 +182,10 @@ class ClipVitConfig(VitConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require(self.projection_dim > 0, f"projection_dim is {self.projection_dim}; expected 1 or more.")
-        _require(self.depth >= 2, f"depth is {self.depth}; a CLIP ViT needs two blocks or more.")
+        require(self.projection_dim > 0, f"projection_dim is {self.projection_dim}; expected 1 or more.")
+        require(self.depth >= 2, f"depth is {self.depth}; a CLIP ViT needs two blocks or more.")
         _require_neck(self, has_neck=self.neck != "none")
-        _require(
+        require(
             not (self.layout == "1536" and self.neck_feature == "after"),
             "layout '1536' has no neck for its first half; use neck_feature 'before', or layout 'clip-reid'.",
         )
@@ -247,10 +209,10 @@ class ClipResNetConfig(ModelConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require(self.width > 0 and self.width % 2 == 0, f"width is {self.width}; expected an even number of channels.")
-        _require(min(self.layers) > 0, f"layers is {self.layers!r}; expected the blocks of four stages.")
-        _require(self.projection_dim > 0, f"projection_dim is {self.projection_dim}; expected 1 or more.")
-        _require(
+        require(self.width > 0 and self.width % 2 == 0, f"width is {self.width}; expected an even number of channels.")
+        require(min(self.layers) > 0, f"layers is {self.layers!r}; expected the blocks of four stages.")
+        require(self.projection_dim > 0, f"projection_dim is {self.projection_dim}; expected 1 or more.")
+        require(
             min(self.grid) > 0,
             f"image_size {self.image_size} ends as a map without a cell; expected 16x16 pixels or more.",
         )
@@ -279,7 +241,7 @@ class OsnetConfig(ModelConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require(
+        require(
             min(self.channels) > 0 and min(self.channels[1:]) >= 4,
             f"channels is {self.channels!r}; expected four numbers: stem (1 or more) and three stages (4 or more).",
         )
@@ -292,7 +254,7 @@ class OsnetConfig(ModelConfig):
 
 
 def _require_neck(config: ModelConfig, *, has_neck: bool) -> None:
-    _require(
+    require(
         has_neck or config.neck_feature == "before",
         f"neck_feature 'after' needs a neck, and this {config.family} has none; use 'before'.",
     )
@@ -319,36 +281,6 @@ BACKBONES: dict[str, ModelConfig] = {
     "osnet_x1_0": _osnet(1.0),
 }
 """The published sizes by name, without classifier, at 256x128."""
-
-
-def nearest(name: str, known: Sequence[str]) -> str:
-    """Return ``; did you mean 'x'?`` for the known name nearest to `name`, or an empty string."""
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
-
-
-def dataclass_from_dict(kind: type[ConfigT], values: Mapping[str, Any], *, where: str) -> ConfigT:
-    """Build the dataclass `kind` from plain values: lists become tuples, nested dicts nested dataclasses.
-
-    Raises:
-        ConfigError: an unknown key (names the nearest known one) or a value of a wrong type.
-    """
-    hints = get_type_hints(kind)
-    known = [item.name for item in dataclasses.fields(kind)]  # type: ignore[arg-type]
-    arguments: dict[str, Any] = {}
-    for name, value in values.items():
-        if name not in known:
-            raise ConfigError(f"{where} has an unknown field {name!r}{nearest(name, known) or '.'}")
-        hint = hints[name]
-        if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
-            value = dataclass_from_dict(hint, value, where=f"{where}.{name}")  # type: ignore[arg-type]
-        elif isinstance(value, list):
-            value = tuple(value)
-        arguments[name] = value
-    try:
-        return kind(**arguments)
-    except ConfigError as error:
-        raise ConfigError(f"{where}: {error}") from error
 
 
 def model_config_from_dict(values: Mapping[str, Any]) -> ModelConfig:

@@ -11,10 +11,11 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
-from modelscope_reid.config import UNKNOWN_CAMERA, nearest
+from modelscope_reid.config import UNKNOWN_CAMERA
 from modelscope_reid.datasets.image_files import IMAGE_SUFFIXES
 from modelscope_reid.datasets.records import Record, Split
 from modelscope_reid.errors import InputError
+from modelscope_reid.fields import nearest
 
 LEVELS_UP, LEVELS_DOWN, FOLDERS_SEEN = 2, 3, 200
 NAMES_SHOWN = 6

@@ -9,13 +9,13 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from modelscope_reid.config import nearest
 from modelscope_reid.datasets.market_layout import CUHK03NP, DukeMTMC, Market1501, OccludedDuke
 from modelscope_reid.datasets.msmt17 import MSMT17
 from modelscope_reid.datasets.person_folders import PersonFolders
 from modelscope_reid.datasets.record_tables import Table
 from modelscope_reid.datasets.records import Dataset
 from modelscope_reid.errors import InputError
+from modelscope_reid.fields import nearest
 
 DATASETS: dict[str, Callable[[Path], Dataset]] = {
     "market1501": Market1501,

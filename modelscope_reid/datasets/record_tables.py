@@ -15,11 +15,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from modelscope_reid.config import nearest
 from modelscope_reid.datasets.checks import refuse, repeated
 from modelscope_reid.datasets.records import SPLITS, Dataset, Split
 from modelscope_reid.datasets.user_datasets import Row, user_dataset
 from modelscope_reid.errors import InputError
+from modelscope_reid.fields import nearest
 
 COLUMNS = ("path", "person_id", "camera_id", "split")
 

@@ -1,0 +1,138 @@
+"""Dataclasses whose fields are checked when they are made, and built from plain values.
+
+In: a dataclass instance, or a mapping of plain values as JSON and YAML have them. Out: nothing, or the dataclass; what
+does not fit its annotation is one `ConfigError`. Knows nothing of what the fields mean, or of files.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Mapping, Sequence
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from modelscope_reid.errors import ConfigError
+
+FieldsT = TypeVar("FieldsT")
+
+_EXPECTED: dict[Any, str] = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    NoneType: "null",
+}
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise `ConfigError` with `message` where `condition` is false."""
+    if not condition:
+        raise ConfigError(message)
+
+
+def require_share(name: str, value: float) -> None:
+    """Raise `ConfigError` where `value` is no share: not within 0..1."""
+    require(0.0 <= value <= 1.0, f"{name} is {value}; expected 0 to 1.")
+
+
+def check_fields(config: object) -> None:
+    """Raise `ConfigError` where a field is not of its annotated type: a choice, a number, text, several of them."""
+    for name, hint in get_type_hints(type(config)).items():
+        if hasattr(config, name):
+            value = getattr(config, name)
+            require(_fits(value, hint), f"{name} is {value!r}; expected {_expected(hint)}.")
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """Return ``; did you mean 'x'?`` for the known name nearest to `name`, or an empty string."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def dataclass_from_dict(kind: type[FieldsT], values: Mapping[str, Any], *, where: str) -> FieldsT:
+    """Build the dataclass `kind` from plain values: lists become tuples, nested dicts nested dataclasses.
+
+    Raises:
+        ConfigError: an unknown key (names the nearest known one) or a value of a wrong type.
+    """
+    hints = get_type_hints(kind)
+    known = [item.name for item in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    arguments: dict[str, Any] = {}
+    for name, value in values.items():
+        if name not in known:
+            raise ConfigError(f"{where} has an unknown field {name!r}{nearest(str(name), known) or '.'}")
+        arguments[name] = _from_plain(value, hints[name], where=f"{where}.{name}")
+    missing = [
+        item.name
+        for item in dataclasses.fields(kind)  # type: ignore[arg-type]
+        if item.name not in arguments
+        and item.default is dataclasses.MISSING
+        and item.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise ConfigError(f"{where} lacks {', '.join(missing)}; a value is needed.")
+    try:
+        return kind(**arguments)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def members(hint: Any) -> tuple[Any, ...]:
+    """Return what a union is made of, or the hint itself."""
+    return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+
+
+def _from_plain(value: Any, hint: Any, *, where: str) -> Any:
+    if isinstance(value, Mapping):
+        for member in members(hint):
+            if dataclasses.is_dataclass(member):
+                return dataclass_from_dict(member, value, where=where)  # type: ignore[arg-type]
+    if isinstance(value, list):
+        return tuple(value)
+    if isinstance(value, str) and float in members(hint):  # YAML 1.1 reads 1e-4 as text
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _fits(value: object, hint: Any) -> bool:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return value in arguments
+    if origin in (Union, UnionType):
+        return any(_fits(value, member) for member in arguments)
+    if hint is int or hint is float:
+        return not isinstance(value, bool) and (isinstance(value, int) or (hint is float and _is_finite(value)))
+    if hint in _EXPECTED:
+        return isinstance(value, hint)
+    if origin is tuple:
+        if not isinstance(value, tuple):
+            return False
+        if len(arguments) == 2 and arguments[1] is Ellipsis:
+            return all(_fits(item, arguments[0]) for item in value)
+        return len(value) == len(arguments) and all(map(_fits, value, arguments))
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        return isinstance(value, hint)
+    return True
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, float) and math.isfinite(value)
+
+
+def _expected(hint: Any) -> str:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return f"one of {', '.join(map(repr, arguments))}"
+    if origin in (Union, UnionType):
+        return " or ".join(_expected(member) for member in arguments)
+    if origin is tuple:
+        count = "values" if arguments[1:] == (Ellipsis,) else f"{len(arguments)} values"
+        return f"{count}, each {_expected(arguments[0])}"
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        return f"a {hint.__qualname__}"
+    return _EXPECTED.get(hint, str(hint))
