@@ -232,12 +232,16 @@ class ClipResNetConfig(ModelConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class OsnetConfig(ModelConfig):
-    """OSNet (ICCV 2019): `channels` of the stem and the three stages; 64, 256, 384, 512 for x1.0."""
+    """OSNet (ICCV 2019): `channels` of the stem and the three stages; 64, 256, 384, 512 for x1.0.
+
+    The published ones have no neck; this package trains with one.
+    """
 
     family = "osnet"
     preprocessing: Preprocessing = IMAGENET_PREPROCESSING
     channels: tuple[int, int, int, int] = (64, 256, 384, 512)
     feature_dim: int = 512
+    neck: Literal["none", "single"] = "none"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -245,7 +249,7 @@ class OsnetConfig(ModelConfig):
             min(self.channels) > 0 and min(self.channels[1:]) >= 4,
             f"channels is {self.channels!r}; expected four numbers: stem (1 or more) and three stages (4 or more).",
         )
-        _require_neck(self, has_neck=False)
+        _require_neck(self, has_neck=self.neck != "none")
 
     @property
     def embedding_dim(self) -> int:

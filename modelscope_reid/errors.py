@@ -30,3 +30,7 @@ class HubError(ReidError, OSError):
 
 class InputError(ReidError, ValueError):
     """An argument that is not an image has a wrong shape, range or combination."""
+
+
+class TrainingError(ReidError, RuntimeError):
+    """Training cannot go on: a loss that is not finite, or a run folder that does not fit."""

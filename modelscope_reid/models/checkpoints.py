@@ -218,7 +218,7 @@ def _fill(
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     rules = [rename(name) for name in file.tensors]
     state = _join_pieces({rule.target: file.tensors[rule.pattern] for rule in rules if rule.target})
-    resampled = _resample(state, config, trained_grid)
+    resampled = resample_positions(state, config, trained_grid)
     state = {name: _as_float(_fit_shape(tensor, expected.get(name))) for name, tensor in state.items()}
     for name in expected:
         if name.endswith("num_batches_tracked"):
@@ -265,7 +265,7 @@ def _join_pieces(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return joined
 
 
-def _resample(
+def resample_positions(
     state: dict[str, Tensor], config: ModelConfig, trained_grid: tuple[int, int] | None
 ) -> tuple[Resampled, ...]:
     """Bring the position embedding in `state` to the config's grid, bilinearly, as the published code does."""

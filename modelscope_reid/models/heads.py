@@ -43,6 +43,14 @@ class Head(nn.Module):
         """Return the embedding (B, E)."""
         raise NotImplementedError
 
+    def compared(self, features: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Return the features (B, D) that training compares by distance: before the necks."""
+        raise NotImplementedError
+
+    def classified(self, features: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Return what each classifier is given in training, (B, D): after the necks, where there are any."""
+        raise NotImplementedError
+
 
 class PassHead(Head):
     """[class ‖ mean of parts], or (class + mean of parts) / 2; a neck each, or one over the joined feature."""
@@ -61,14 +69,25 @@ class PassHead(Head):
         parts = torch.stack(features[1:]).mean(dim=0)
         return torch.cat((features[0], parts), dim=1) if self.cat else (features[0] + parts) / 2
 
+    def _after_necks(self, features: tuple[Tensor, ...]) -> Tensor:
+        if self.multi:
+            return self._join(tuple(neck(feature) for neck, feature in zip(self.necks, features, strict=True)))
+        joined = self._join(features)
+        for neck in self.necks:
+            joined = neck(joined)
+        return joined
+
     def forward(self, features: tuple[Tensor, ...]) -> Tensor:
         """Return (B, 2 D) with cat, (B, D) with mean."""
-        if self.after and self.multi:
-            features = tuple(neck(feature) for neck, feature in zip(self.necks, features, strict=True))
-        joined = self._join(features)
-        if self.after and not self.multi:
-            joined = self.necks[0](joined)
-        return joined
+        return self._after_necks(features) if self.after else self._join(features)
+
+    def compared(self, features: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Return the joined feature."""
+        return (self._join(features),)
+
+    def classified(self, features: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Return the joined feature, each part or the whole after its neck."""
+        return (self._after_necks(features),)
 
 
 class ClipHead(Head):
@@ -87,8 +106,18 @@ class ClipHead(Head):
         if not self.clip_reid:
             return torch.cat((last, pooled), dim=1)
         if self.after:
-            pooled, projected = self.necks[0](pooled), self.necks[1](projected)
+            pooled, projected = self.classified(features)
         return torch.cat((pooled, projected), dim=1)
+
+    def compared(self, features: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Return (last, pooled, projected)."""
+        return features
+
+    def classified(self, features: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Return (pooled, projected), each after its neck."""
+        if not self.necks:
+            return features[1:]
+        return tuple(neck(feature) for neck, feature in zip(self.necks, features[1:], strict=True))
 
 
 class SingleHead(Head):
@@ -96,19 +125,26 @@ class SingleHead(Head):
 
     def __init__(self, config: TransReidConfig | OsnetConfig) -> None:
         dim = config.embedding_dim
-        has_neck = isinstance(config, TransReidConfig) and config.neck == "single"
+        has_neck = config.neck == "single"
         super().__init__(
             [dim] if has_neck else [],
             [dim],
             classes=config.num_classes,
-            bias=isinstance(config, OsnetConfig),
+            bias=isinstance(config, OsnetConfig) and not has_neck,
         )
         self.after = config.neck_feature == "after"
 
     def forward(self, features: tuple[Tensor, ...]) -> Tensor:
         """Return (B, D)."""
-        feature: Tensor = self.necks[0](features[0]) if self.after else features[0]
-        return feature
+        return self.classified(features)[0] if self.after else features[0]
+
+    def compared(self, features: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Return the feature."""
+        return features
+
+    def classified(self, features: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Return the feature after its neck, where it has one."""
+        return tuple(neck(features[0]) for neck in self.necks) or features
 
 
 HEADS: dict[type[ModelConfig], Callable[[Any], Head]] = {

@@ -1,0 +1,1 @@
+"""Training: recipes, losses, batches, stages; Lightning runs the loop."""

@@ -1,0 +1,110 @@
+"""One stage under Lightning: devices, precision, processes, logs, checkpoints.
+
+In: a Lightning module and how long to train it. Out: the module, trained. Knows nothing of recipes' meaning.
+
+Several processes are torchrun's (`torchrun --nproc-per-node 8 -m modelscope_reid train …`); without it there is one.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from modelscope_reid.errors import ConfigError, InputError
+from modelscope_reid.training.recipe import Precision
+from modelscope_reid.training.stage_specs import OptimizerSpec
+
+PRECISIONS: dict[Precision, str] = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+
+
+def processes() -> tuple[int, int]:
+    """Return this process's number and how many there are, as torchrun says."""
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def training_device(device: str | None) -> torch.device:
+    """Return the device to train on: `device`, or the first GPU, or the CPU.
+
+    Raises:
+        InputError: this machine or this torch does not have it.
+    """
+    wanted = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(wanted)
+        torch.empty(1, device=found)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(
+            f"device {wanted!r} cannot be used here ({str(error).splitlines()[0]}); use 'cpu', or 'cuda' on a GPU."
+        ) from error
+    return found
+
+
+def run_stage(
+    module: LightningModule,
+    *,
+    epochs: int,
+    optimizer: OptimizerSpec,
+    precision: Precision,
+    device: torch.device,
+    callbacks: Sequence[Callback],
+    logs: Path,
+    checkpoint: Path | None,
+) -> None:
+    """Train `module` for `epochs`, from `checkpoint` on where there is one.
+
+    Raises:
+        ConfigError: a precision that the device does not have.
+        KeyboardInterrupt: interrupted; the last checkpoint stands.
+    """
+    if precision == "fp16" and device.type == "cpu":
+        raise ConfigError("precision fp16 needs a GPU; on a CPU use bf16 or fp32.")
+    count = processes()[1]
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    with _quiet():
+        trainer = Trainer(
+            accelerator="gpu" if device.type == "cuda" else "cpu",
+            devices=[device.index or 0] if device.type == "cuda" and count == 1 else local,
+            num_nodes=count // local,
+            strategy="ddp" if count > 1 else "auto",
+            sync_batchnorm=count > 1 and device.type == "cuda",
+            precision=PRECISIONS[precision],  # type: ignore[arg-type]  # Lightning's list of literals
+            max_epochs=epochs,
+            accumulate_grad_batches=optimizer.accumulate,
+            gradient_clip_val=optimizer.clip_gradient or None,
+            logger=TensorBoardLogger(logs.parent, name=logs.name, version=""),
+            callbacks=list(callbacks),
+            enable_checkpointing=True,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            reload_dataloaders_every_n_epochs=1,
+            num_sanity_val_steps=0,
+            limit_val_batches=0,
+        )
+        trainer.fit(module, ckpt_path=checkpoint)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+
+
+class _quiet:  # noqa: N801  # a context manager, used as a function
+    """Keeps Lightning's advice to itself: what it says is of our making, or said better by us."""
+
+    def __enter__(self) -> None:
+        self._logger = logging.getLogger("lightning.pytorch")
+        self._level = self._logger.level
+        self._logger.setLevel(logging.ERROR)
+        self._warnings = warnings.catch_warnings()
+        self._warnings.__enter__()
+        warnings.filterwarnings("ignore", module=r"lightning\.")
+        warnings.filterwarnings("ignore", message=".*lr_scheduler.*|.*srun.*|.*num_workers.*")
+
+    def __exit__(self, *_: object) -> None:
+        self._warnings.__exit__(None, None, None)
+        self._logger.setLevel(self._level)
