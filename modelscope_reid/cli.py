@@ -1,28 +1,25 @@
 """The command line: one function per command, each a thin face of a library function.
 
-jsonargparse turns signatures and docstrings into options. Results go to stdout, progress and errors to stderr;
+command_line.py turns signatures and docstrings into options. Results go to stdout, progress and errors to stderr;
 the exit status is 0 for success, 1 where an image or the whole command failed, 2 for wrong usage.
 """
 
 from __future__ import annotations
 
-import inspect as introspection
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from json import dumps
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
+from pathlib import Path
+from textwrap import fill
+from typing import TYPE_CHECKING, Any, Literal
 
-from jsonargparse import ArgumentParser
-
-from modelscope_reid import __version__
+from modelscope_reid.command_line import Commands, Overrides, build_parser, keyword_arguments
 from modelscope_reid.config import Activation, Layout
 from modelscope_reid.errors import InputError, ReidError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from modelscope_reid.embedder import Embedder
 
 OnError = Literal["raise", "skip"]
@@ -32,8 +29,8 @@ SameCamera = Literal["remove", "keep"]
 def embed(
     images: list[str],
     *,
-    model: str,
     output: str,
+    model: str | None = None,
     table: str | None = None,
     on_error: OnError = "skip",
     normalize: bool = False,
@@ -45,8 +42,8 @@ def embed(
 
     Args:
         images: Image files, URLs, or folders, which are searched to the bottom.
-        model: Hub id, model folder or checkpoint file.
         output: File to write: .npz, .parquet or .jsonl.
+        model: Hub id, model folder or checkpoint file; by default the light model that comes with the package.
         table: Instead of images, a table (.csv, .jsonl, .parquet) with path, person_id, camera_id and split; the .npz
             then has the labels too, and evaluate --features reads it.
         on_error: Skip images that cannot be read and list them, or stop at the first.
@@ -55,8 +52,6 @@ def embed(
         device: cpu, cuda, cuda:1, …; by default the first GPU, or the CPU.
         layout: For a CLIP ViT: clip-reid (1280 numbers) or 1536.
     """
-    from pathlib import Path
-
     from modelscope_reid.datasets.image_files import find_images
     from modelscope_reid.tables import check_output, write_embeddings
 
@@ -97,7 +92,7 @@ def compare(
     a: str,
     b: str,
     *,
-    model: str,
+    model: str | None = None,
     device: str | None = None,
     layout: Layout | None = None,
     json: bool = False,
@@ -107,7 +102,7 @@ def compare(
     Args:
         a: Image file or URL.
         b: Image file or URL.
-        model: Hub id, model folder or checkpoint file.
+        model: Hub id, model folder or checkpoint file; by default the light model that comes with the package.
         device: cpu, cuda, cuda:1, …; by default the first GPU, or the CPU.
         layout: For a CLIP ViT: clip-reid (1280 numbers) or 1536.
         json: Print one JSON object instead of the bare number.
@@ -190,7 +185,7 @@ def evaluate(
     """Measure mAP and Rank-k of a model on a dataset, or of embeddings that were saved.
 
     Args:
-        model: Hub id, model folder or checkpoint file.
+        model: Hub id, model folder or checkpoint file; by default the light model that comes with the package.
         dataset: market1501, market1501_500k, msmt17, dukemtmc, occluded_duke, cuhk03_labelled or cuhk03_detected; or
             table or folders for one of your own.
         root: Folder of the dataset, or the file of a table.
@@ -205,8 +200,6 @@ def evaluate(
         device: cpu, cuda, cuda:1, …; by default the first GPU, or the CPU.
         layout: For a CLIP ViT: clip-reid (1280 numbers) or 1536.
     """
-    from pathlib import Path
-
     from modelscope_reid import configuration, feature_store
     from modelscope_reid import evaluation as evaluating
     from modelscope_reid.datasets.readers import read_dataset
@@ -218,12 +211,12 @@ def evaluate(
         result = evaluating.evaluate_features(feature_store.LabelledFeatures.load(features), protocol=protocol)
         if folder:
             evaluating.write_report(result, folder)
-    elif model and root:
+    elif root:
         embedder, people = _open(model, device=device, layout=layout), read_dataset(dataset, root)
         progress = sys.stderr.isatty()
         result = evaluating.evaluate(embedder, people, protocol=protocol, output=folder, progress=progress)
     else:
-        raise InputError("nothing to evaluate: give --model and --root, or --features.")
+        raise InputError("nothing to evaluate: give --root, the folder of the dataset, or --features.")
     if calibrated:
         configuration.write_verifier(calibrated, result.verifier)
     print(dumps(result.ranking.figures()) if json else result.summary())
@@ -232,10 +225,8 @@ def evaluate(
 
 def _model_folder(model: str | None) -> Path:
     """Return the folder that --calibrate writes into; said before the work, not after it."""
-    from pathlib import Path
-
     if not model or not Path(model).is_dir():
-        raise InputError(f"--calibrate writes into a model folder, and --model is {model}; make one with convert.")
+        raise InputError(f"--calibrate writes into a model folder, and --model is {model}; make one first.")
     return Path(model)
 
 
@@ -250,8 +241,6 @@ def reproduce(*, root: str, models: str | None = None, json: bool = False, devic
         json: Print one JSON object instead of the table.
         device: cpu, cuda, cuda:1, …; by default the first GPU, or the CPU.
     """
-    from pathlib import Path
-
     from modelscope_reid import reproduction
 
     folder = Path(models) if models else Path(root) / "models"
@@ -271,8 +260,6 @@ def explain(a: str, b: str, *, model: str, output: str, device: str | None = Non
         device: cpu, cuda, cuda:1, …; by default the first GPU, or the CPU.
         layout: For a CLIP ViT: clip-reid (1280 numbers) or 1536.
     """
-    from pathlib import Path
-
     from modelscope_reid import explanation
 
     found = explanation.explain(_open(model, device=device, layout=layout), a, b)
@@ -282,11 +269,11 @@ def explain(a: str, b: str, *, model: str, output: str, device: str | None = Non
 
 
 def demo(images: list[str], *, model: str | None = None) -> int:
-    """Embed sample crops through ModelScope's pipeline and print who looks like whom.
+    """Embed sample crops through ModelScope's pipeline and print who is who.
 
     Args:
         images: Image files or folders; by default crops drawn on the spot.
-        model: Model folder; by default a PASS ViT-B/16 with random weights is written to a temporary folder.
+        model: Hub id or model folder; by default the light model that comes with the package.
     """
     from modelscope_reid.demo import run_demo
 
@@ -294,13 +281,87 @@ def demo(images: list[str], *, model: str | None = None) -> int:
     return 0
 
 
-def _open(model: str, *, device: str | None, layout: Layout | None, batch_size: int = 32) -> Embedder:
+def train(
+    recipe: str | None = None,
+    *,
+    output: str | None = None,
+    resume: str | None = None,
+    model: str | None = None,
+    device: str | None = None,
+    overrides: Overrides,
+) -> int:
+    """Train a model by a recipe, or go on with a run that was stopped.
+
+    Args:
+        recipe: Name of a recipe (the command recipes lists them), or a YAML file.
+        output: Folder of the run to write: model, report, logs, curves and checkpoints.
+        resume: Instead of --output, the folder of a run to go on with; its recipe is kept there.
+        model: Hub id, model folder or checkpoint to start from; short for --model.weights.
+        device: cpu, cuda, cuda:1, …; by default the first GPU, or the CPU. Several: torchrun --nproc-per-node N -m
+            modelscope_reid train …
+        overrides: Fields of the recipe, by dotted name.
+    """
+    given = dict(overrides)
+    if model and given.setdefault("model.weights", model) != model:
+        raise InputError(f"--model is {model}, and --model.weights {given['model.weights']}; give one of them.")
+    folder = _run_folder(recipe, output=output, resume=resume)
+    from modelscope_reid.training import recipe_files, run_folder, training_run
+    from modelscope_reid.training.loop import processes
+    from modelscope_reid.training.training_run import MAY_CHANGE
+
+    progress = sys.stderr.isatty()
+    try:
+        if resume:
+            if recipe:
+                named = recipe_files.read_recipe(recipe, given)
+                recipe_files.check_same(named, run_folder.RunFolder.reopen(Path(folder)).recipe(), but=MAY_CHANGE)
+                given = {name: value for name, value in given.items() if name in MAY_CHANGE}
+            result = training_run.resume(folder, overrides=given, device=device, progress=progress)
+        else:
+            told = str(recipe)
+            result = training_run.train(told, output=folder, overrides=given, device=device, progress=progress)
+    except KeyboardInterrupt as error:
+        raise KeyboardInterrupt(
+            f"; modelscope-reid train --resume {folder} goes on from the last checkpoint"
+        ) from error
+    if processes()[0] == 0:
+        print(result.summary())
+    return 0
+
+
+def _run_folder(recipe: str | None, *, output: str | None, resume: str | None) -> str:
+    """Return the folder of the run to start or to go on with."""
+    if resume:
+        if output and os.path.realpath(output) != os.path.realpath(resume):
+            raise InputError(f"--resume {resume} goes on in its own folder, and --output is {output}; leave one out.")
+        return resume
+    if not recipe or not output:
+        missing = "a recipe (modelscope-reid recipes lists them)" if not recipe else "--output, the folder of the run"
+        raise InputError(f"{missing} is not given; expected RECIPE --output RUN, or --resume RUN.")
+    return output
+
+
+def recipes(*, json: bool = False) -> int:
+    """List the recipes that train takes by name.
+
+    Args:
+        json: Print one JSON object of names and descriptions instead of the table.
+    """
+    from modelscope_reid.training.recipe_files import recipe_descriptions
+
+    found = recipe_descriptions()
+    lines = [fill(f"{name}: {text}", width=100, subsequent_indent="    ") for name, text in found.items()]
+    print(dumps(found) if json else "\n".join(lines))
+    return 0
+
+
+def _open(model: str | None, *, device: str | None, layout: Layout | None, batch_size: int = 32) -> Embedder:
     from modelscope_reid.embedder import Embedder
 
     return Embedder.from_pretrained(model, device=device, layout=layout, batch_size=batch_size)
 
 
-COMMANDS: dict[str, tuple[Callable[..., int], dict[str, str]]] = {
+COMMANDS: Commands = {
     "embed": (embed, {"images": "*"}),
     "compare": (compare, {"a": "", "b": ""}),
     "inspect": (inspect, {"checkpoint": ""}),
@@ -308,81 +369,26 @@ COMMANDS: dict[str, tuple[Callable[..., int], dict[str, str]]] = {
     "evaluate": (evaluate, {}),
     "reproduce": (reproduce, {}),
     "explain": (explain, {"a": "", "b": ""}),
+    "train": (train, {"recipe": "?"}),
+    "recipes": (recipes, {}),
     "demo": (demo, {"images": "*"}),
 }
-"""Each command's function and its positional arguments: "" is one value, "+" one or more, "*" any number."""
-
-
-def build_parser() -> ArgumentParser:
-    """Return the parser of all commands, made from the functions' signatures and docstrings."""
-    parser = ArgumentParser(
-        prog="modelscope-reid", description="Person re-identification: embed, compare, convert and evaluate."
-    )
-    parser.add_argument("--version", action="version", version=f"modelscope-reid {__version__}")
-    commands = parser.add_subcommands(required=True, dest="command")
-    for name, (function, positionals) in COMMANDS.items():
-        documentation = _documentation(function)
-        command = ArgumentParser(description=documentation[""])
-        hints = get_type_hints(function)
-        for parameter in introspection.signature(function).parameters.values():
-            _add_argument(command, parameter, hints[parameter.name], documentation[parameter.name], positionals)
-        commands.add_subcommand(name, command, help=documentation[""])
-    return parser
-
-
-def _add_argument(
-    parser: ArgumentParser, parameter: introspection.Parameter, hint: Any, text: str, positionals: dict[str, str]
-) -> None:
-    """Add one parameter: a positional, a flag for a bool, else an option with the parameter's type and default."""
-    if parameter.name in positionals:
-        count: dict[str, Any] = {"nargs": positionals[parameter.name]} if positionals[parameter.name] else {}
-        if count.get("nargs") == "*":
-            count["default"] = []
-        parser.add_argument(parameter.name, help=text, **count)
-        return
-    options: dict[str, Any] = {"help": text}
-    choices = [
-        value for member in (hint, *get_args(hint)) if get_origin(member) is Literal for value in get_args(member)
-    ]
-    if hint is bool:
-        options["action"] = "store_true"
-    elif choices:
-        options["choices"] = choices
-    elif hint == tuple[int, int] | None:
-        options |= {"type": int, "nargs": 2, "metavar": ("HEIGHT", "WIDTH")}
-    else:
-        options["type"] = hint
-    if parameter.default is parameter.empty:
-        options["required"] = True
-    elif parameter.default is not None and hint is not bool:
-        options["default"] = parameter.default
-    parser.add_argument("--" + parameter.name.replace("_", "-"), **options)
-
-
-def _documentation(function: Callable[..., int]) -> dict[str, str]:
-    """Return a command's summary under "", and the text of each of its arguments."""
-    from docstring_parser import parse
-
-    parsed = parse(function.__doc__ or "")
-    return {
-        "": parsed.short_description or "",
-        **{item.arg_name: item.description or "" for item in parsed.params},
-    }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit status."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # its retries end in our own error
-    options = build_parser().parse_args(arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = build_parser(COMMANDS, arguments).parse_args(arguments)
     function, _ = COMMANDS[options.command]
     try:
-        return function(**vars(options[options.command]))
+        return function(**keyword_arguments(options[options.command], function))
     except ReidError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print(f"interrupted{error}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

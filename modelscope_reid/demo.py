@@ -1,10 +1,11 @@
-"""The demonstration: drawn crops through the registered ModelScope pipeline, shapes and similarities as text.
+"""The demonstration: drawn crops through the registered ModelScope pipeline, and who is who among them.
 
-In: image paths and a model folder, both optional. Out: a text to print. Uses the same calls as a user would.
+In: image paths and a model, both optional. Out: a text to print. Uses the same calls as a user would.
 """
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,39 +13,39 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from modelscope_reid.config import PassVitConfig
+from modelscope_reid.configuration import read_verifier
 from modelscope_reid.datasets.image_files import find_images
 from modelscope_reid.datasets.synthetic import draw_sample_crops
-from modelscope_reid.models.model_folder import save_pretrained
-from modelscope_reid.models.reid_model import ReidModel
+from modelscope_reid.hub import bundled_model, resolve_model
+from modelscope_reid.ranking.calibration import Verifier
 from modelscope_reid.ranking.similarity import cosine_similarity
 
-SEED = 0
+DRAWN = re.compile(r"(person\d+)_camera\d+")
+"""The name of a drawn crop, which says who is on it."""
 
 
 def run_demo(images: Sequence[str], *, model: str | None = None) -> str:
-    """Embed `images` (none: the drawn sample crops) with `model` (none: seeded random weights); return the text."""
+    """Embed `images` (none: the drawn sample crops) with `model` (none: the package's own); return the text.
+
+    Raises:
+        HubError, CheckpointError, ConfigError: the model cannot be opened; ImageError: an image cannot be read.
+    """
     from modelscope.outputs import OutputKeys
     from modelscope.pipelines import pipeline
 
     import modelscope_reid.modelscope_plugin  # noqa: F401  # registers the pipeline
 
+    folder = resolve_model(model) if model else bundled_model()
+    reid = pipeline("image-reid-person", model=str(folder))
     with tempfile.TemporaryDirectory(prefix="modelscope-reid-demo-") as scratch:
-        folder = Path(scratch)
-        lines = []
-        if model is None:
-            config = PassVitConfig(num_classes=751)
-            model = str(save_pretrained(ReidModel.with_seed(config, SEED), folder / "model"))
-            lines += [
-                "No model was named and no published weights come with the package yet, so a PASS ViT-B/16 with",
-                f"random weights (seed {SEED}) was made. Its numbers show that everything runs, not who is who.",
-                "",
-            ]
-        paths = find_images(images) if images else [str(path) for path in draw_sample_crops(folder / "crops")]
-        reid = pipeline("image-reid-person", model=model)
+        paths = find_images(images) if images else [str(path) for path in draw_sample_crops(Path(scratch))]
         vectors = np.concatenate([output[OutputKeys.IMG_EMBEDDING] for output in reid(paths)])
-    lines += [f"{len(paths)} images -> embeddings {vectors.shape} {vectors.dtype}", ""]
-    return "\n".join([*lines, *_table([Path(path).stem for path in paths], cosine_similarity(vectors, vectors))])
+    names, similarities = [Path(path).stem for path in paths], cosine_similarity(vectors, vectors)
+    lines = [f"{len(paths)} images -> embeddings {vectors.shape} {vectors.dtype} of {folder.name}", ""]
+    lines += _table(names, similarities)
+    if len(names) > 1:
+        lines += ["", *_who_is_who(names, similarities, read_verifier(folder) if folder.is_dir() else None)]
+    return "\n".join(lines)
 
 
 def _table(names: Sequence[str], similarities: NDArray[np.float32]) -> list[str]:
@@ -55,3 +56,21 @@ def _table(names: Sequence[str], similarities: NDArray[np.float32]) -> list[str]
         for index, (name, row) in enumerate(zip(names, similarities, strict=True), start=1)
     ]
     return [header.rjust(len(rows[0])), *rows]
+
+
+def _who_is_who(names: Sequence[str], similarities: NDArray[np.float32], verifier: Verifier | None) -> list[str]:
+    """Return a line per image: its nearest other one, and what a calibrated model says of the two."""
+    others = similarities.copy()
+    np.fill_diagonal(others, -np.inf)
+    nearest = others.argmax(axis=1)
+    width = max(map(len, names))
+    lines = ["who is who: the nearest other image" + (", and whether it shows the same person" if verifier else "")]
+    for row, (name, found) in enumerate(zip(names, nearest, strict=True)):
+        similarity = float(others[row, found])
+        verdict = f"  {verifier.judge(similarity).decision}" if verifier else ""
+        lines.append(f"{name:<{width}} -> {names[found]:<{width}} {similarity:6.3f}{verdict}")
+    people = [DRAWN.fullmatch(name) for name in names]
+    if all(people):
+        right = sum(match[1] == people[found][1] for match, found in zip(people, nearest, strict=True))
+        lines.append(f"the nearest other image shows the same person for {right} of {len(names)}")
+    return lines

@@ -24,7 +24,7 @@ from modelscope_reid.config import UNKNOWN_CAMERA, Activation, Layout, ModelConf
 from modelscope_reid.configuration import read_verifier
 from modelscope_reid.embeddings import Embeddings, Failure, concatenate
 from modelscope_reid.errors import ImageError, InputError, ReidError
-from modelscope_reid.hub import resolve_model
+from modelscope_reid.hub import bundled_model, resolve_model
 from modelscope_reid.images import (
     DEFAULT_LIMITS,
     ChannelOrder,
@@ -90,7 +90,7 @@ class Embedder:
     @classmethod
     def from_pretrained(
         cls,
-        model: str | os.PathLike[str],
+        model: str | os.PathLike[str] | None = None,
         *,
         device: str | None = None,
         image_size: tuple[int, int] | None = None,
@@ -102,6 +102,7 @@ class Embedder:
     ) -> Embedder:
         """Open `model`: a ModelScope hub id, a model folder, or one checkpoint file of any known origin.
 
+        None opens the light model that comes with the package.
         `image_size` (height, width) overrides the model's own; `layout` is ``clip-reid`` or ``1536`` for a CLIP
         ViT; `activation` is for CLIP weights that were not trained with QuickGELU; `device` as in `TorchRuntime`.
 
@@ -113,7 +114,7 @@ class Embedder:
         from modelscope_reid.models.checkpoints import load_checkpoint
         from modelscope_reid.runtimes.torch_runtime import TorchRuntime
 
-        path = resolve_model(model, revision=revision)
+        path = bundled_model() if model is None else resolve_model(model, revision=revision)
         network, report = load_checkpoint(path, image_size=image_size, layout=layout, activation=activation)
         for note in report.notes:
             logger.warning("%s: %s", report.source, note)

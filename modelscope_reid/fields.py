@@ -6,6 +6,7 @@ does not fit its annotation is one `ConfigError`. Knows nothing of what the fiel
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import difflib
 import math
@@ -24,6 +25,7 @@ _EXPECTED: dict[Any, str] = {
     str: "text",
     NoneType: "null",
 }
+_WORDS: dict[str, bool | None] = {"true": True, "false": False, "null": None}
 
 
 def require(condition: bool, message: str) -> None:
@@ -79,6 +81,31 @@ def dataclass_from_dict(kind: type[FieldsT], values: Mapping[str, Any], *, where
         raise ConfigError(f"{where}: {error}") from error
 
 
+def parse_value(text: str, hint: Any) -> Any:
+    """Return what `text`, as a command line has it, means for a field annotated `hint`; several values have commas.
+
+    Raises:
+        ConfigError: it is none of what the field may be.
+    """
+    kinds = members(hint)
+    if text in _WORDS and type(_WORDS[text]) in kinds:
+        return _WORDS[text]
+    value: Any = text
+    if str not in kinds and not any(get_origin(kind) is Literal for kind in kinds):
+        try:
+            value = _as_tuples(ast.literal_eval(text))
+        except (ValueError, SyntaxError):
+            value = text
+        if any(get_origin(kind) is tuple for kind in kinds) and not isinstance(value, tuple):
+            value = (value,)
+    require(_fits(value, hint), f"{text!r} was given; expected {_expected(hint)}.")
+    return value
+
+
+def _as_tuples(value: Any) -> Any:
+    return tuple(map(_as_tuples, value)) if isinstance(value, (list, tuple)) else value
+
+
 def members(hint: Any) -> tuple[Any, ...]:
     """Return what a union is made of, or the hint itself."""
     return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
@@ -90,13 +117,26 @@ def _from_plain(value: Any, hint: Any, *, where: str) -> Any:
             if dataclasses.is_dataclass(member):
                 return dataclass_from_dict(member, value, where=where)  # type: ignore[arg-type]
     if isinstance(value, list):
-        return tuple(value)
+        hints = _item_hints(hint, len(value))
+        pairs = enumerate(zip(value, hints, strict=True))
+        return tuple(_from_plain(item, inner, where=f"{where}[{number}]") for number, (item, inner) in pairs)
     if isinstance(value, str) and float in members(hint):  # YAML 1.1 reads 1e-4 as text
         try:
             return float(value)
         except ValueError:
             return value
     return value
+
+
+def _item_hints(hint: Any, count: int) -> tuple[Any, ...]:
+    """Return what each of `count` values is to be; `object` where the hint is no tuple, or one of another length."""
+    for member in members(hint):
+        arguments = get_args(member) if get_origin(member) is tuple else ()
+        if arguments[1:] == (Ellipsis,):
+            return arguments[:1] * count
+        if arguments and len(arguments) == count:
+            return arguments
+    return (object,) * count
 
 
 def _fits(value: object, hint: Any) -> bool:

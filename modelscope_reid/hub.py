@@ -1,4 +1,4 @@
-"""From a local path or a ModelScope model id to a path on this machine.
+"""From a local path or a ModelScope model id to a path on this machine; where the model of the package lies.
 
 In: a path, or ``owner/name`` and a revision. Out: the absolute path of a file or a folder.
 It opens no file, and knows only as much of a folder as tells a whole cached copy from a part of one. A local
@@ -17,11 +17,15 @@ import os
 import re
 import textwrap
 from collections.abc import Callable
+from importlib.resources import files
 from pathlib import Path
 
 from modelscope_reid.errors import HubError
 
 DEFAULT_MODEL_ID = "damo/cv_passvitb_image-reid-person_market"
+"""What ModelScope's pipeline opens where it is told no model."""
+BUNDLED_MODEL = "osnet_light"
+"""What `Embedder` and the command line open where they are told no model."""
 
 _WEIGHT_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".onnx")
 _FILE_SUFFIXES = (*_WEIGHT_SUFFIXES, ".xml", ".json", ".yaml", ".yml", ".tar", ".gz", ".zip")
@@ -33,6 +37,20 @@ _PROBE_TIMEOUT_SECONDS = 10
 _ADVICE = "pass the path of a local model folder or checkpoint file instead"
 
 _logger = logging.getLogger(__name__)
+
+
+def bundled_model() -> Path:
+    """Return the folder of the light model that comes with the package.
+
+    Raises:
+        HubError: this installation lacks it.
+    """
+    folder = Path(str(files("modelscope_reid"))) / "pretrained" / BUNDLED_MODEL
+    if not _is_whole(folder):
+        raise HubError(
+            f"the model that comes with the package is not whole in {folder}; install it again, or {_ADVICE}"
+        )
+    return folder
 
 
 def resolve_model(source: str | os.PathLike[str], *, revision: str | None = None) -> Path:
@@ -130,10 +148,10 @@ def _is_whole(folder: Path) -> bool:
     ModelScope keeps no list of the files that a snapshot should have and calls any folder that is not empty
     a cached model. A finished file bears its name only once its length and hash were checked.
     """
-    files = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
-    unfinished = any(_UNFINISHED.search(name) for name in files)
-    weights = any(name.lower().endswith(_WEIGHT_SUFFIXES) for name in files)
-    return "configuration.json" in files and weights and not unfinished
+    names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    unfinished = any(_UNFINISHED.search(name) for name in names)
+    weights = any(name.lower().endswith(_WEIGHT_SUFFIXES) for name in names)
+    return "configuration.json" in names and weights and not unfinished
 
 
 def _one_line(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""ModelScope's face: importing this module registers our model, pipeline and metric, and takes over the stock ones.
+"""ModelScope's face: importing it registers our model, pipeline, metric and trainer, and takes over the stock ones.
 
 In and out: ModelScope's conventions (a path, URL, PIL image or BGR array in; ``{"img_embedding": (1, D) float32}``
 out; a list in, a list out). Everything is done by `Embedder`, `load_checkpoint` and `evaluation`; nothing is decided
@@ -24,6 +24,7 @@ from modelscope.msdatasets import MsDataset
 from modelscope.outputs import OutputKeys
 from modelscope.pipelines.base import Pipeline
 from modelscope.pipelines.builder import PIPELINES, add_default_pipeline_info
+from modelscope.trainers.builder import TRAINERS
 from modelscope.utils.logger import get_logger
 
 from modelscope_reid.configuration import OWN_TYPE, STOCK_MODEL_TYPE, STOCK_PIPELINE_TYPE, TASK
@@ -36,6 +37,7 @@ from modelscope_reid.feature_store import FIELDS, LabelledFeatures
 from modelscope_reid.hub import DEFAULT_MODEL_ID, resolve_model
 from modelscope_reid.images import is_single_image
 from modelscope_reid.models.checkpoints import load_checkpoint
+from modelscope_reid.modelscope_trainer import ReidTrainer
 from modelscope_reid.ranking.report import SameCamera
 from modelscope_reid.runtimes.torch_runtime import TorchRuntime
 
@@ -192,6 +194,7 @@ def _register() -> None:
     for name in (OWN_TYPE, STOCK_PIPELINE_TYPE):
         PIPELINES.register_module(TASK, module_name=name, module_cls=ReidPipeline, force=True)
     METRICS.register_module(module_name=TASK, module_cls=ReidMetric, force=True)
+    TRAINERS.register_module(module_name=TASK, module_cls=ReidTrainer, force=True)
     task_default_metrics[TASK] = [TASK]
     # With None in place of the hub id, our class resolves the default model, with our error where it cannot.
     add_default_pipeline_info(TASK, STOCK_PIPELINE_TYPE, None, overwrite=True)

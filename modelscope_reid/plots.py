@@ -388,7 +388,12 @@ def _chart(*, height: int, title: str, right: float = 0.97) -> tuple[Figure, Axe
     """Return a figure of WIDTH x height and its axes, with a title on the left and no more lines than needed."""
     figure, canvas = pixel_canvas(WIDTH, height)
     write(canvas, 0.085 * WIDTH, 28, title, size=11, ha="left", weight="bold")
-    axes = figure.add_axes((0.085, 130 / height, right - 0.085, 1 - 230 / height))
+    return figure, chart(figure, (0.085, 130 / height, right - 0.085, 1 - 230 / height))
+
+
+def chart(figure: Figure, box: tuple[float, float, float, float]) -> Axes:
+    """Add axes to a figure at (left, bottom, width, height), fractions of it, with no more lines than needed."""
+    axes = figure.add_axes(box)
     axes.set_facecolor("none")
     axes.grid(color=QUIET, alpha=0.2, linewidth=0.6)
     axes.set_axisbelow(True)
@@ -397,4 +402,4 @@ def _chart(*, height: int, title: str, right: float = 0.97) -> tuple[Figure, Axe
         spine.set(visible=side in ("left", "bottom"), color=QUIET, linewidth=0.8)
     for axis in (axes.xaxis, axes.yaxis):
         axis.label.set(fontsize=8.5, color=INK)
-    return figure, axes
+    return axes

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from modelscope_reid.config import IMAGENET_PREPROCESSING, Preprocessing
 from modelscope_reid.errors import ConfigError, InputError
 from modelscope_reid.preprocess import to_batch
-from modelscope_reid.training.augmentation import NO_AUGMENTATION, Augmentation, _global_seed, augment_batch
+from modelscope_reid.training.augmentation import _global_seed, augment_batch
+from modelscope_reid.training.augmentation_spec import NO_AUGMENTATION, Augmentation
 
 HALF = Preprocessing()  # mean and std 0.5: black is -1, white is 1
 FLIP = dataclasses.replace(NO_AUGMENTATION, flip=0.5)

@@ -22,7 +22,8 @@ from modelscope_reid.errors import ImageError, InputError
 from modelscope_reid.images import ImageLimits, load_image
 from modelscope_reid.preprocess import resize, to_batch
 from modelscope_reid.training import crops as crops_module
-from modelscope_reid.training.augmentation import NO_AUGMENTATION, Augmentation, augment_batch
+from modelscope_reid.training.augmentation import augment_batch
+from modelscope_reid.training.augmentation_spec import NO_AUGMENTATION, Augmentation
 from modelscope_reid.training.crops import BatchPlan, CropDataset, TrainingBatch, as_is, available_bytes
 
 SIZE = (32, 16)

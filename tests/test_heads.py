@@ -110,3 +110,82 @@ def test_necks_and_classifiers(config: ModelConfig, necks: list[int], classifier
     assert [tuple(classifier.weight.shape) for classifier in head.classifiers] == classifiers
     biased = isinstance(config, OsnetConfig)
     assert all((classifier.bias is not None) == biased for classifier in head.classifiers)
+
+
+JOINED = [1.0, 2.0, 3.0, 3.0]
+"""PASS_FEATURES, class token and mean of parts."""
+
+
+@pytest.mark.parametrize("neck_feature", ["before", "after"])
+@pytest.mark.parametrize(
+    ("fusion", "neck", "compared", "classified"),
+    [
+        ("cat", "single", JOINED, [0, 0.5, 1, 1]),  # (x - 1) / 2
+        ("cat", "multi", JOINED, [0, 0.5, 0, 0]),  # as in test_pass
+        ("mean", "single", [2, 2.5], [0.5, 0.75]),
+        ("mean", "multi", [2, 2.5], [0, 0.25]),
+    ],
+)
+def test_what_pass_trains_on(
+    neck_feature: str, fusion: str, neck: str, compared: list[float], classified: list[float]
+) -> None:
+    config = PassVitConfig(width=2, fusion=fusion, neck=neck, neck_feature=neck_feature)  # type: ignore[arg-type]
+    head = head_of(config)
+    check_each(head.compared(PASS_FEATURES), [compared])
+    check_each(head.classified(PASS_FEATURES), [classified])
+
+
+def test_what_pass_without_a_neck_trains_on() -> None:
+    head = head_of(PassVitConfig(width=2, neck="none"))
+    check_each(head.compared(PASS_FEATURES), [JOINED])
+    check_each(head.classified(PASS_FEATURES), [JOINED])
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        ClipVitConfig(width=2, projection_dim=2),
+        ClipVitConfig(width=2, projection_dim=2, neck_feature="after"),
+        ClipVitConfig(width=2, projection_dim=2, layout="1536"),
+    ],
+)
+def test_what_clip_trains_on(config: ClipVitConfig) -> None:
+    head = head_of(config)
+    check_each(head.compared(CLIP_FEATURES), [[1, 2], [3, 4], [5, 6]])
+    check_each(head.classified(CLIP_FEATURES), [[1, 1.5], [1.5, 2]])  # (x - 1) / 2, (x - 2) / 2
+
+
+def test_what_clip_without_a_neck_trains_on() -> None:
+    head = head_of(ClipVitConfig(width=2, projection_dim=2, neck="none"))
+    check_each(head.classified(CLIP_FEATURES), [[3, 4], [5, 6]])
+
+
+def test_what_clip_resnet_trains_on() -> None:
+    head = head_of(ClipResNetConfig(width=2, projection_dim=2))
+    features = (torch.zeros(1, 32), torch.ones(1, 64), torch.full((1, 2), 3.0))
+    check_each(head.compared(features), [[0] * 32, [1] * 64, [3, 3]])
+    check_each(head.classified(features), [[0] * 64, [0.5, 0.5]])
+
+
+@pytest.mark.parametrize("neck_feature", ["before", "after"])
+@pytest.mark.parametrize("family", [TransReidConfig, OsnetConfig])
+def test_what_one_feature_trains_on(family: type[ModelConfig], neck_feature: str) -> None:
+    width = {"feature_dim": 2} if family is OsnetConfig else {"width": 2}
+    features = (torch.tensor([[5.0, -1.0]]),)
+    head = head_of(family(neck="single", neck_feature=neck_feature, **width))  # type: ignore[call-arg]
+    check_each(head.compared(features), [[5, -1]])
+    check_each(head.classified(features), [[2, -1]])
+    without = head_of(family(neck="none", **width))  # type: ignore[call-arg]
+    check_each(without.classified(features), [[5, -1]])
+
+
+@pytest.mark.parametrize("neck", ["none", "single"])
+def test_osnets_classifier_is_biased_where_no_neck_centres(neck: str) -> None:
+    head = HEADS[OsnetConfig](OsnetConfig(feature_dim=2, num_classes=7, neck=neck))  # type: ignore[arg-type]
+    assert (head.classifiers[0].bias is not None) == (neck == "none")
+
+
+def check_each(given: tuple[Tensor, ...], expected: list[list[float]]) -> None:
+    assert len(given) == len(expected)
+    for feature, values in zip(given, expected, strict=True):
+        check(feature, values)

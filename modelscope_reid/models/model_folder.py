@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Literal
 
 import torch
 from safetensors import SafetensorError
@@ -26,20 +27,28 @@ from modelscope_reid.models.origins import stock_name
 from modelscope_reid.models.reid_model import ReidModel
 from modelscope_reid.models.weight_files import METADATA_KEY, WEIGHT_FILES
 
+StoredType = Literal["float32", "float16"]
+CLASSIFIERS = "head.classifiers."
 
-def save_pretrained(model: ReidModel, folder: str | Path) -> Path:
+
+def save_pretrained(
+    model: ReidModel, folder: str | Path, *, dtype: StoredType = "float32", classifier: bool = True
+) -> Path:
     """Write `model` as a model folder: model.safetensors and configuration.json; return the folder.
+
+    `dtype` float16 halves the files; what opens them computes in float32. Without `classifier`, which embedding an
+    image does not need, the people of the training split are left out.
 
     Where plain ModelScope can run the model (PASS ViT-B/16 with necks and classifier), pytorch_model.pt with the
     published names is written too, and the folder opens there without this package. Files are written under
     temporary names and renamed when all are complete, configuration.json last.
 
     Raises:
-        InputError: the folder cannot be written, or the disk is full.
+        InputError: the folder cannot be written, the disk is full, or float16 cannot hold a weight.
     """
     folder = Path(folder)
-    config = model.config
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    config = model.config if classifier else dataclasses.replace(model.config, num_classes=0)
+    state = _stored_state(model.state_dict(), dtype, classifier=classifier)
     metadata = {"format": "pt", METADATA_KEY: json.dumps(config.to_dict())}
     text = json.dumps(configuration_for(config), indent=2) + "\n"
     writers: dict[str, Callable[[Path], object]] = {
@@ -85,6 +94,22 @@ def convert_checkpoint(
         report = dataclasses.replace(report, config=model.config)
     save_pretrained(model, folder)
     return report
+
+
+def _stored_state(state: Mapping[str, Tensor], dtype: StoredType, *, classifier: bool) -> dict[str, Tensor]:
+    """Return the tensors to store, on the CPU; counts stay whole numbers."""
+    stored: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        if not classifier and name.startswith(CLASSIFIERS):
+            continue
+        tensor = tensor.detach().cpu().contiguous()
+        if tensor.is_floating_point() and dtype == "float16":
+            half = tensor.half()
+            if tensor.isfinite().all() and not half.isfinite().all():
+                raise InputError(f"{name} has numbers beyond 65504, which float16 cannot hold; save as float32.")
+            tensor = half
+        stored[name] = tensor
+    return stored
 
 
 def _stock_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -15,8 +15,6 @@ import dataclasses
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -24,50 +22,13 @@ from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 from timm.data.random_erasing import RandomErasing
 
-from modelscope_reid.config import Interpolation, Preprocessing
+from modelscope_reid.config import Preprocessing
 from modelscope_reid.errors import InputError
-from modelscope_reid.fields import check_fields, require, require_share
 from modelscope_reid.preprocess import to_batch
-
-EraseMode = Literal["pixel", "constant"]
+from modelscope_reid.training.augmentation_spec import Augmentation, EraseMode
 
 _TIMM_MODES: dict[EraseMode, str] = {"pixel": "pixel", "constant": "const"}
 _ENHANCERS = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Augmentation:
-    """How training crops are changed at random; the defaults are the published ones.
-
-    `flip` and `erase` are probabilities. `pad` is the black border, in pixels, that a crop may move into.
-    `erase_mode`: ``pixel`` = standard normal noise after normalisation, ``constant`` = the mean colour (zeros).
-    `erase_area` is the least and the greatest share of the crop that a rectangle covers. `color_jitter` is the
-    strength s: brightness, contrast and saturation are each multiplied by a factor from 1 - s to 1 + s.
-    `interpolation` is how training crops are resized.
-    """
-
-    flip: float = 0.5
-    pad: int = 10
-    erase: float = 0.5
-    erase_mode: EraseMode = "pixel"
-    erase_area: tuple[float, float] = (0.02, 1 / 3)
-    color_jitter: float = 0.0
-    interpolation: Interpolation = "bicubic"
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-        for name in ("flip", "erase", "color_jitter"):
-            require_share(name, getattr(self, name))
-        require(self.pad >= 0, f"pad is {self.pad}; expected 0 (none) or more pixels.")
-        least, greatest = self.erase_area
-        require(
-            0.0 < least <= greatest < 1.0,
-            f"erase_area is {self.erase_area}; expected (least, greatest), two shares of a crop between 0 and 1.",
-        )
-
-
-NO_AUGMENTATION = Augmentation(flip=0.0, pad=0, erase=0.0)
-"""Crops as they are; resized with the published interpolation."""
 
 
 def augment_batch(

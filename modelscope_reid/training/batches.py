@@ -32,7 +32,7 @@ Sizes = tuple[tuple[int, int, int], ...]
 class EpochPlanner:
     """Plans epochs for process `rank` of `processes`; a pure function of its fields, the epoch and the graph.
 
-    `sizes` are (first epoch, height, width), rising.
+    `sizes` are (first epoch, height, width), rising. `whole_batches` drops a last random batch that is not full.
     """
 
     labels: NDArray[np.int64]
@@ -41,6 +41,7 @@ class EpochPlanner:
     seed: int
     rank: int = 0
     processes: int = 1
+    whole_batches: bool = True
 
     def check(self) -> None:
         """Raise `InputError`, before the first step, where such batches cannot be drawn or shared."""
@@ -75,7 +76,7 @@ class EpochPlanner:
         generator = generator_at(self.seed, "batches", epoch)
         people, images = self.spec.people, self.spec.images
         if self.spec.sampler == "random":
-            drop = len(self.labels) >= self.spec.size
+            drop = self.whole_batches and len(self.labels) >= self.spec.size
             return random_batches(len(self.labels), self.spec.size, generator, drop_last=drop)
         if neighbours is not None:
             return graph_batches(neighbours, self.labels, people=people, images=images, generator=generator)
@@ -123,10 +124,13 @@ class PlannedLoader(DataLoader[Any]):
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """Return how many batches of the epoch were given."""
-        return {"given": self.given}
+        """Return how many batches of the epoch were given, and how many it has."""
+        return {"given": self.given, "batches": len(self)}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Start after as many batches as were given; at the end of an epoch, with the next one's first."""
-        given = state["given"]
-        self.batch_sampler.start = given if given < len(self) else 0  # type: ignore[union-attr]
+        """Start after as many batches as were given; at the end of an epoch, with the next one's first.
+
+        Epochs differ in length, so whether one was at its end is told by its own length.
+        """
+        self.given = state["given"] if state["given"] < state["batches"] else 0
+        self.batch_sampler.start = self.given  # type: ignore[union-attr]

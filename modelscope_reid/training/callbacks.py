@@ -25,6 +25,12 @@ from modelscope_reid.training.history import History
 Losses = Mapping[str, Tensor]
 
 
+def _values(trainer: Trainer, outputs: Losses) -> dict[str, float]:
+    """Return the losses of one batch as numbers; Lightning has divided the sum by the batches of one step."""
+    values = {name: float(value) for name, value in outputs.items()}
+    return {**values, "loss": values["loss"] * trainer.accumulate_grad_batches}
+
+
 class LossGuard(Callback):
     """Stops at the first loss that is not finite, with the batch saved."""
 
@@ -78,16 +84,17 @@ class HistoryKeeper(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Add up the losses and the time."""
-        for name, value in outputs.items():
-            self.sums[name] = self.sums.get(name, 0.0) + float(value)
+        values = _values(trainer, outputs)
+        for name, value in values.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
         self.batches += 1
         self.images += len(batch[0]) * trainer.world_size
         now = time.perf_counter()
         self.seconds += now - self._mark
         self._mark = now
         if trainer.logger and batch_idx % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            values = {f"{self.stage}/{name}": float(value) for name, value in outputs.items()}
-            trainer.logger.log_metrics(values, step=trainer.global_step)
+            logged = {f"{self.stage}/{name}": value for name, value in values.items()}
+            trainer.logger.log_metrics(logged, step=trainer.global_step)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the epoch's row."""
@@ -204,7 +211,8 @@ class ProgressBar(Callback):
             self.bar = tqdm(total=total, initial=seen, desc=self.stage, unit="img", mininterval=1.0, smoothing=0.05)
         self.bar.total = total
         self.bar.set_postfix_str(
-            f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}, loss {float(outputs['loss']):.3f}", refresh=False
+            f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}, loss {_values(trainer, outputs)['loss']:.3f}",
+            refresh=False,
         )
         self.bar.update(images)
 

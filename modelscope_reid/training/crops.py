@@ -27,7 +27,8 @@ from modelscope_reid.datasets.records import Record
 from modelscope_reid.errors import InputError
 from modelscope_reid.images import DEFAULT_LIMITS, ImageLimits, load_image
 from modelscope_reid.preprocess import resize
-from modelscope_reid.training.augmentation import Augmentation, augment_batch
+from modelscope_reid.training.augmentation import augment_batch
+from modelscope_reid.training.augmentation_spec import Augmentation
 
 
 class TrainingBatch(NamedTuple):

@@ -11,7 +11,7 @@ Sources: PASS-reID (Apache-2.0), CLIP-ReID (MIT) for what is trained; Lightning 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -24,6 +24,7 @@ from torch.optim.swa_utils import AveragedModel
 from modelscope_reid.models.reid_model import ReidModel
 from modelscope_reid.training.batches import EpochPlanner, PlannedLoader
 from modelscope_reid.training.crops import CropDataset, TrainingBatch
+from modelscope_reid.training.gathering import gather
 from modelscope_reid.training.initial_model import is_convolutional
 from modelscope_reid.training.objectives import batch_losses, weighted_sum
 from modelscope_reid.training.optimizers import make_optimizer, set_epoch_rates
@@ -114,7 +115,7 @@ class ImageTraining(LightningModule):
         """Return the weighted sum under "loss" and each loss by name."""
         images = batch.images.contiguous(memory_format=self.memory_format)
         features = self.model.backbone(images, batch.camera_ids if self.has_cameras else None)
-        *gathered, labels = self.gather(*features, batch.labels)
+        *gathered, labels = gather(self, *features, batch.labels)
         found = batch_losses(
             self.model.head,
             tuple(gathered),
@@ -125,13 +126,6 @@ class ImageTraining(LightningModule):
         )
         total = weighted_sum(found, self.stage.losses)
         return {"loss": total, **{name: loss.detach() for name, loss in found.items()}}
-
-    def gather(self, *tensors: Tensor) -> Sequence[Tensor]:
-        """Return each process's rows one after another, on every process, with gradients to the own ones."""
-        if self.trainer.world_size == 1:
-            return tensors
-        gathered = (self.all_gather(tensor, sync_grads=tensor.requires_grad) for tensor in tensors)
-        return [tensor.flatten(0, 1) for tensor in gathered if isinstance(tensor, Tensor)]
 
     def _texts(self) -> Tensor | None:
         if self.text_features is None:

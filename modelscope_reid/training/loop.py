@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -43,6 +45,8 @@ def training_device(device: str | None) -> torch.device:
         raise InputError(
             f"device {wanted!r} cannot be used here ({str(error).splitlines()[0]}); use 'cpu', or 'cuda' on a GPU."
         ) from error
+    if found.type not in ("cpu", "cuda"):
+        raise InputError(f"device {wanted!r} is not one that training runs on; use 'cpu', or 'cuda' on a GPU.")
     return found
 
 
@@ -88,9 +92,21 @@ def run_stage(
             num_sanity_val_steps=0,
             limit_val_batches=0,
         )
-        trainer.fit(module, ckpt_path=checkpoint)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+        with _interruptible(trainer):
+            trainer.fit(module, ckpt_path=checkpoint)
+
+
+@contextmanager
+def _interruptible(trainer: Trainer) -> Iterator[None]:
+    """Let Ctrl-C be a KeyboardInterrupt: Lightning makes it an exit, and leaves the signal ignored."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as error:
+        if not trainer.interrupted or error.code != 1:
+            raise
+        signal.signal(signal.SIGINT, handler)
+        raise KeyboardInterrupt from error
 
 
 class _quiet:  # noqa: N801  # a context manager, used as a function

@@ -42,10 +42,11 @@ def training_split(dataset: Dataset, *, held_out_people: int = 0, seed: int = 0,
     """Take the training split of `dataset`, less `held_out_people` people whom `seed` draws.
 
     With `on_test` the model is measured on the dataset's queries and gallery, where it has them; else on the people
-    held out: one image per person and camera is a query, the others and no one else's are the gallery.
+    held out: one image per person and camera is a query, the others and no one else's are the gallery. Its training
+    split is the images that are trained on, so that evaluation numbers cameras as training does.
 
     Raises:
-        InputError: no training split, or too few people seen by two cameras to hold out.
+        InputError: no training split, too few people seen by two cameras to hold out, or none to measure on.
     """
     dataset.require("train")
     held_out = _draw_held_out(dataset.train, held_out_people, seed) if held_out_people else frozenset()
@@ -53,7 +54,7 @@ def training_split(dataset: Dataset, *, held_out_people: int = 0, seed: int = 0,
     if on_test:
         measured = dataset if dataset.query and dataset.gallery else None
     else:
-        measured = _held_out_dataset(dataset, held_out)
+        measured = _held_out_dataset(dataset, held_out, records)
     # Cameras are numbered over the whole dataset, as evaluation numbers them.
     cameras = camera_labels((*dataset.train, *dataset.query, *dataset.gallery))
     return TrainingSplit(records, person_labels(records), cameras, measured)
@@ -74,7 +75,9 @@ def _draw_held_out(records: tuple[Record, ...], count: int, seed: int) -> frozen
     return frozenset(int(person) for person in drawn)
 
 
-def _held_out_dataset(dataset: Dataset, people: frozenset[int]) -> Dataset:
+def _held_out_dataset(dataset: Dataset, people: frozenset[int], trained: tuple[Record, ...]) -> Dataset:
+    if not people:
+        raise InputError("data.held_out_people is 0, and people held out are to be measured on; hold out 2 or more.")
     query: dict[tuple[int, int], Record] = {}
     gallery: list[Record] = []
     for record in sorted(dataset.train, key=lambda record: record.path):
@@ -87,7 +90,7 @@ def _held_out_dataset(dataset: Dataset, people: frozenset[int]) -> Dataset:
     return dataclasses.replace(
         dataset,
         name=f"{dataset.name}, {len(people)} people held out of training",
-        train=(),
+        train=trained,
         query=tuple(query.values()),
         gallery=tuple(gallery),
         official=False,

@@ -249,7 +249,8 @@ class Recipe(Checked):
         )
         require(
             self.captions is None or self.caption_texts.path is not None,
-            "the captions stage needs caption_texts.path, a file of captions.",
+            "the captions stage needs caption_texts.path; give the path of CUHK-PEDES's caption_all.json, or of a file "
+            "of its form.",
         )
         require(
             self.evaluation.split == "test" or self.data.held_out_people > 1,

@@ -4,8 +4,8 @@ In: a recipe, a dataset and the weights of finished stages. Out: files, each wri
 same back. Knows nothing of what a stage does.
 
 Files: recipe.yaml (every field), run.json (versions, machine, seed, people), records.csv (every image of the dataset
-with its labels and size), history.csv, curves.png, logs/ (TensorBoard), checkpoints/last.ckpt and best/, stages/
-(weights that a finished stage hands on), model/ (the result), report/ (its evaluation).
+with its labels and size), history.csv, curves.png, logs/ (TensorBoard), checkpoints/ (last_<stage>.ckpt; best/, a model
+folder), stages/ (weights that a finished stage hands on), model/ (the result), report/ (its evaluation).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import csv
 import json
 import platform
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,6 +31,8 @@ from modelscope_reid.training.recipe_files import read_recipe, write_recipe
 RECIPE_FILE, RUN_FILE, RECORDS_FILE = "recipe.yaml", "run.json", "records.csv"
 RECORD_FIELDS = ("split", "path", "person_id", "camera_id", "bytes")
 EXAMPLES = 3
+LEFTOVER = re.compile(r"\..+\.(yaml|json|csv|png|ckpt|pt|npz|html|md|safetensors)\.[a-z0-9_]{8}")
+"""A temporary name, as `whole_file` gives it, of a kind of file that a run writes."""
 
 Row = tuple[str, ...]
 
@@ -39,8 +42,8 @@ class RunFolder:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.last = folder / "checkpoints" / "last.ckpt"
-        self.best = folder / "checkpoints" / "best"
+        self.checkpoints = folder / "checkpoints"
+        self.best = self.checkpoints / "best"
         self.model = folder / "model"
         self.report = folder / "report"
         self.logs = folder / "logs"
@@ -85,12 +88,12 @@ class RunFolder:
             raise InputError(f"{folder} holds no run to resume ({RECIPE_FILE} is not there); give a run's --output.")
         run._make_folders()
         for leftover in folder.rglob(".*.*"):  # what a killed process was writing
-            if leftover.is_file() and leftover.name.count(".") >= 3:
+            if LEFTOVER.fullmatch(leftover.name) and leftover.is_file():
                 leftover.unlink()
         return run
 
     def _make_folders(self) -> None:
-        for folder in (self.last.parent, self.folder / "stages"):
+        for folder in (self.checkpoints, self.folder / "stages"):
             try:
                 folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
@@ -123,23 +126,39 @@ class RunFolder:
 
     def finish(self, stage: StageName, state: Mapping[str, Any]) -> None:
         """Keep what a finished stage hands on; its last checkpoint is no longer needed."""
-        with whole_file(self._stage(stage)) as temporary:
-            try:
-                torch.save(dict(state), temporary)
-            except RuntimeError as error:
-                raise InputError(f"{self._stage(stage)} cannot be written: {error}; make room, then resume.") from error
-        self.last.unlink(missing_ok=True)
+        self.keep(stage, state)
+        self.last(stage).unlink(missing_ok=True)
 
     def handed_on(self, stage: StageName) -> dict[str, Any]:
         """Return what a finished stage handed on."""
-        state: dict[str, Any] = torch.load(self._stage(stage), map_location="cpu", weights_only=True)
+        state = self.kept(stage)
+        assert state is not None  # `finished` was asked
         return state
 
-    def checkpoint(self) -> Path | None:
-        """Return the last checkpoint of the stage that is under way, where there is one."""
-        return self.last if self.last.exists() else None
+    def keep(self, name: str, state: Mapping[str, Any]) -> None:
+        """Write tensors under a name in stages/.
 
-    def _stage(self, stage: StageName) -> Path:
+        Raises:
+            InputError: the disk is full.
+        """
+        with whole_file(self._stage(name)) as temporary:
+            try:
+                torch.save(dict(state), temporary)
+            except RuntimeError as error:
+                raise InputError(f"{self._stage(name)} cannot be written: {error}; make room, then resume.") from error
+
+    def kept(self, name: str) -> dict[str, Any] | None:
+        """Return what was kept under a name, None where nothing was."""
+        if not self._stage(name).exists():
+            return None
+        state: dict[str, Any] = torch.load(self._stage(name), map_location="cpu", weights_only=True)
+        return state
+
+    def last(self, stage: StageName) -> Path:
+        """Return the path of a stage's last checkpoint."""
+        return self.checkpoints / f"last_{stage}.ckpt"
+
+    def _stage(self, stage: str) -> Path:
         return self.folder / "stages" / f"{stage}.pt"
 
 
@@ -149,7 +168,10 @@ def _rows(dataset: Dataset) -> list[Row]:
     for split in SPLITS:
         for record in dataset.split(split):
             path = record.path.relative_to(root) if record.path.is_relative_to(root) else record.path
-            size = record.path.stat().st_size
+            try:
+                size = record.path.stat().st_size
+            except OSError as error:
+                raise InputError(f"{record.path} cannot be read: {error.strerror}; restore it.") from error
             rows.append((split, path.as_posix(), str(record.person_id), str(record.camera_id), str(size)))
     return rows
 

@@ -30,10 +30,14 @@ ScheduleKind: TypeAlias = Literal["constant", "cosine", "steps"]
 class Schedule:
     """How the rate changes, as factors of the base rate; how long it lasts is told to `learning_rate`.
 
-    `warmup_start`: the factor before the first epoch, from which the rate rises evenly to 1 at epoch `warmup_epochs`.
-    `final`: the factor at the last epoch, of kind "cosine" only.
-    `milestones`: from each of these epochs on, counted from 1, the rate is multiplied by `gamma` once more; ascending,
-    not during warm-up, of kind "steps" only.
+    Args:
+        kind: constant, cosine or steps.
+        warmup_epochs: Epochs over which the rate rises evenly to the base rate; 0 is none.
+        warmup_start: Factor before the first epoch of the warm-up.
+        final: Factor at the last epoch, of kind cosine only.
+        milestones: From each of these epochs on, counted from 1, the rate is multiplied by gamma once more; ascending,
+            not during warm-up, of kind steps only.
+        gamma: Factor at each milestone.
 
     Raises:
         ConfigError: a value of a wrong type or out of range, or one that the kind has no use for.

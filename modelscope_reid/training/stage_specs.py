@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from modelscope_reid.fields import check_fields, require, require_share
-from modelscope_reid.training.augmentation import Augmentation
+from modelscope_reid.training.augmentation_spec import Augmentation
 from modelscope_reid.training.schedules import Schedule
 
 Sampler = Literal["identity", "random", "graph"]
@@ -124,12 +124,18 @@ class LossSpec(Checked):
     center_learning_rate: float = 0.5
 
     def __post_init__(self) -> None:
-        """Raise `ConfigError` for a negative weight, or no loss at all."""
+        """Raise `ConfigError` for a negative weight or margin, a rate or scale that is not positive, or no loss."""
         super().__post_init__()
         require_share("smoothing", self.smoothing)
         weights = [getattr(self, name) for name in ("identity", "triplet", "image_to_text", "center")]
         require(min(weights) >= 0, "the weights of losses are 0 or more; one of them is negative.")
         require(max(weights) > 0, "the weights of all losses are 0; give one of them a weight.")
+        for name in ("margin", "classifier_margin"):
+            value = getattr(self, name)
+            require(value is None or value >= 0, f"{name} is {value}; expected 0 or more, or null.")
+        for name in ("classifier_scale", "center_learning_rate"):
+            value = getattr(self, name)
+            require(value is None or value > 0, f"{name} is {value}; expected more than 0.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,8 +163,7 @@ class ImageStage(Checked):
     growing_sizes: tuple[tuple[int, int, int], ...] = ()
 
     def __post_init__(self) -> None:
-        """Raise `ConfigError` for no epochs, or sizes that do not start with epoch 0."""
-        object.__setattr__(self, "growing_sizes", tuple(tuple(size) for size in self.growing_sizes))
+        """Raise `ConfigError` for no epochs, sizes that do not start with epoch 0, or a size without a pixel."""
         super().__post_init__()
         require(self.epochs >= 1, f"epochs is {self.epochs}; expected 1 or more.")
         require(0 <= self.average < 1, f"average is {self.average}; expected 0 (off) or more, below 1.")
@@ -167,6 +172,8 @@ class ImageStage(Checked):
             not starts or (starts[0] == 0 and starts == sorted(set(starts))),
             f"growing_sizes starts at epochs {starts}; expected 0 first, then rising.",
         )
+        for size in self.growing_sizes:
+            require(min(size[1:]) >= 1, f"growing_sizes has {size}; expected (epoch, height, width), 1 pixel or more.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,8 @@ In: a `RunContext`. Out: the weights that the stage hands on. Knows nothing of r
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,14 +17,16 @@ from lightning.pytorch import Callback, LightningModule
 from numpy.typing import NDArray
 from torch import Tensor
 
-from modelscope_reid.config import OsnetConfig
+from modelscope_reid.config import ModelConfig, OsnetConfig
 from modelscope_reid.embedder import Embedder
 from modelscope_reid.errors import ConfigError
 from modelscope_reid.feature_store import embed_dataset
+from modelscope_reid.models.heads import HEADS
 from modelscope_reid.models.model_folder import save_pretrained
 from modelscope_reid.models.reid_model import ReidModel
 from modelscope_reid.ranking.metrics import rank
 from modelscope_reid.runtimes.torch_runtime import TorchRuntime
+from modelscope_reid.training.augmentation import Augmentation
 from modelscope_reid.training.batches import EpochPlanner
 from modelscope_reid.training.callbacks import Checkpoints, HistoryKeeper, LossGuard, Measurement, ProgressBar
 from modelscope_reid.training.crops import CropDataset
@@ -36,7 +39,7 @@ from modelscope_reid.training.recipe import Recipe, StageName
 from modelscope_reid.training.run_folder import RunFolder
 from modelscope_reid.training.samplers import draw_one_per_person, mean_per_person, nearest_people
 from modelscope_reid.training.seeds import generator_at, seed_at
-from modelscope_reid.training.stage_specs import ImageStage
+from modelscope_reid.training.stage_specs import ImageStage, OptimizerSpec
 
 
 @dataclass(frozen=True)
@@ -54,9 +57,16 @@ class RunContext:
         """Return the seed of a stage."""
         return seed_at(self.recipe.seed, stage)
 
-    def embedder(self, model: ReidModel) -> Embedder:
-        """Return an embedder of a copy of `model`, in float32 on the training device."""
-        network = copy.deepcopy(model).eval().to(memory_format=torch.contiguous_format)
+    def embedder(self, model: ReidModel, **changes: Any) -> Embedder:
+        """Return an embedder of a copy of `model`, in float32 on the training device.
+
+        `changes` are fields of the config that change how features are joined, and no tensor.
+        """
+        network = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
+        if changes:
+            network.config = dataclasses.replace(network.config, **changes)
+            network.head = HEADS[type(network.config)](network.config)
+        network.eval()
         return Embedder(TorchRuntime(network, str(self.device)), network.config)
 
     def cameras_of(self, model: ReidModel, rows: NDArray[np.int64]) -> list[int] | None:
@@ -68,7 +78,7 @@ class RunContext:
 
 def run_images(context: RunContext, text_features: Callable[[int], Tensor] | None, model: ReidModel) -> ReidModel:
     """Train the image network `model` by the images stage; return it as it is to be kept."""
-    stage, recipe, run = context.recipe.images, context.recipe, context.run
+    stage, recipe = context.recipe.images, context.recipe
     module = image_module(context, model, text_features)
     measurement = Measurement(
         lambda trained: measure(context, trained),  # type: ignore[arg-type]  # it is an ImageTraining
@@ -77,16 +87,7 @@ def run_images(context: RunContext, text_features: Callable[[int], Tensor] | Non
         every=recipe.evaluation.every if context.split.measured else 0,
         keep_best=lambda trained: keep_best(context, trained),  # type: ignore[arg-type]
     )
-    run_stage(
-        module,
-        epochs=stage.epochs,
-        optimizer=stage.optimizer,
-        precision=recipe.precision,
-        device=context.device,
-        callbacks=watchers(context, "images", measurement),
-        logs=run.logs,
-        checkpoint=run.checkpoint(),
-    )
+    run(context, "images", module, stage.epochs, stage.optimizer, watchers(context, "images", measurement))
     return module.trained().cpu()
 
 
@@ -107,22 +108,52 @@ def image_module(
         processes=count,
     )
     planner.check()
-    crops = CropDataset(
-        split.records,
-        split.labels.tolist(),
-        split.camera_numbers.tolist(),
-        preprocessing=model.config.preprocessing,
-        augmentation=stage.augmentation,
-        cache=recipe.data.cache,
-    )
     return ImageTraining(
         model.train(),
         stage,
-        crops=crops,
+        crops=crops_of(context, model.config, stage.augmentation),
         planner=planner,
         workers=recipe.data.workers,
         find_neighbours=lambda module, epoch: find_neighbours(context, module, epoch, stage, text_features),
         text_features=text_features,
+    )
+
+
+def run(
+    context: RunContext,
+    stage: StageName,
+    module: LightningModule,
+    epochs: int,
+    optimizer: OptimizerSpec,
+    callbacks: Sequence[Callback],
+) -> None:
+    """Train the module of a stage, from its last checkpoint on where there is one."""
+    last = context.run.last(stage)
+    run_stage(
+        module,
+        epochs=epochs,
+        optimizer=optimizer,
+        precision=context.recipe.precision,
+        device=context.device,
+        callbacks=callbacks,
+        logs=context.run.logs,
+        checkpoint=last if last.exists() else None,
+    )
+
+
+def crops_of(
+    context: RunContext, config: ModelConfig, augmentation: Augmentation, rows: Sequence[int] | None = None
+) -> CropDataset:
+    """Return the crops of the training records, or of some of them."""
+    split = context.split
+    chosen = range(len(split.records)) if rows is None else rows
+    return CropDataset(
+        [split.records[row] for row in chosen],
+        split.labels[list(chosen)].tolist(),
+        split.camera_numbers[list(chosen)].tolist(),
+        preprocessing=config.preprocessing,
+        augmentation=augmentation,
+        cache=context.recipe.data.cache,
     )
 
 
@@ -134,7 +165,7 @@ def watchers(context: RunContext, stage: StageName, *more: Callback) -> list[Cal
         HistoryKeeper(context.history, stage),
         *more,
         *bar,
-        Checkpoints(context.run.last, every_batches=context.recipe.checkpoint_every),
+        Checkpoints(context.run.last(stage), every_batches=context.recipe.checkpoint_every),
     ]
 
 

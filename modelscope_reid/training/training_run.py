@@ -22,13 +22,16 @@ from modelscope_reid.errors import ConfigError, InputError
 from modelscope_reid.evaluation import Evaluation, evaluate
 from modelscope_reid.models.checkpoints import load_checkpoint
 from modelscope_reid.models.model_folder import save_pretrained
+from modelscope_reid.models.reid_model import ReidModel
 from modelscope_reid.training.history import read_history
 from modelscope_reid.training.loop import processes, training_device
-from modelscope_reid.training.people import training_split
+from modelscope_reid.training.people import TrainingSplit, training_split
 from modelscope_reid.training.recipe import Recipe
 from modelscope_reid.training.recipe_files import read_recipe
 from modelscope_reid.training.run_folder import RunFolder
 from modelscope_reid.training.stages import RunContext, run_images, start_model
+from modelscope_reid.training.text_side import TextSide
+from modelscope_reid.training.text_stages import run_captions, run_prompts
 
 MAY_CHANGE = ("data.root", "data.workers", "data.cache")
 """Fields that a resumed run may be told anew: none of them changes a weight."""
@@ -112,7 +115,7 @@ def _dataset(recipe: Recipe) -> Dataset:
     return read_dataset(recipe.data.dataset, recipe.data.root)
 
 
-def _split(recipe: Recipe, dataset: Dataset) -> Any:
+def _split(recipe: Recipe, dataset: Dataset) -> TrainingSplit:
     return training_split(
         dataset,
         held_out_people=recipe.data.held_out_people,
@@ -122,18 +125,33 @@ def _split(recipe: Recipe, dataset: Dataset) -> Any:
 
 
 def _run(context: RunContext, dataset: Dataset) -> TrainingResult:
-    run = context.run
+    recipe, run = context.recipe, context.run
     model = start_model(context)
-    if run.finished("images"):
-        model.load_state_dict(run.handed_on("images"))
-    else:
-        model = run_images(context, None, model)
+    text = TextSide(recipe, context.split, model.config) if recipe.prompts or recipe.captions else None
+    for stage in recipe.stages:
+        if run.finished(stage):
+            _take(run.handed_on(stage), model, text)
+            continue
+        if stage == "images":
+            model = run_images(context, text.text_features if recipe.prompts and text else None, model)
+        elif text:
+            {"captions": run_captions, "prompts": run_prompts}[stage](context, model, text)
         if processes()[0] == 0:
-            run.finish("images", model.state_dict())
+            run.finish(stage, _handed_on(model, text))
     return _result(context, model, dataset)
 
 
-def _result(context: RunContext, model: Any, dataset: Dataset) -> TrainingResult:
+def _handed_on(model: ReidModel, text: TextSide | None) -> dict[str, Any]:
+    return {"model": model.state_dict(), "text": text.state_dict() if text else {}}
+
+
+def _take(state: Mapping[str, Any], model: ReidModel, text: TextSide | None) -> None:
+    model.load_state_dict(state["model"])
+    if text:
+        text.load_state_dict(state["text"])
+
+
+def _result(context: RunContext, model: ReidModel, dataset: Dataset) -> TrainingResult:
     """Write the model folder and the report, on the first process."""
     run = context.run
     if processes()[0] != 0:
