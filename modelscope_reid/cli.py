@@ -321,9 +321,8 @@ def train(
             told = str(recipe)
             result = training_run.train(told, output=folder, overrides=given, device=device, progress=progress)
     except KeyboardInterrupt as error:
-        raise KeyboardInterrupt(
-            f"; modelscope-reid train --resume {folder} goes on from the last checkpoint"
-        ) from error
+        started = (Path(folder) / run_folder.RECIPE_FILE).exists()
+        raise KeyboardInterrupt(f"; to go on: modelscope-reid train --resume {folder}" if started else "") from error
     if processes()[0] == 0:
         print(result.summary())
     return 0
@@ -336,7 +335,7 @@ def _run_folder(recipe: str | None, *, output: str | None, resume: str | None) -
             raise InputError(f"--resume {resume} goes on in its own folder, and --output is {output}; leave one out.")
         return resume
     if not recipe or not output:
-        missing = "a recipe (modelscope-reid recipes lists them)" if not recipe else "--output, the folder of the run"
+        missing = "a recipe (modelscope-reid recipes lists them)" if not recipe else "--output, the folder of the run,"
         raise InputError(f"{missing} is not given; expected RECIPE --output RUN, or --resume RUN.")
     return output
 

@@ -69,6 +69,7 @@ def build_parser(commands: Commands, arguments: Sequence[str] = ()) -> ArgumentP
         prog="modelscope-reid",
         description="Person re-identification: embed, compare, evaluate, convert and train.",
         formatter_class=_Help,
+        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"modelscope-reid {__version__}")
     subcommands = parser.add_subcommands(required=True, dest="command")
@@ -90,8 +91,8 @@ def keyword_arguments(options: Namespace, function: Callable[..., int]) -> dict[
     """Return a command's parsed options as its function takes them."""
     given = dict(vars(options))
     for name, hint in get_type_hints(function).items():
-        if hint == Overrides:
-            given[name] = dict(given.get(name, Namespace()).items())  # Namespace.items are the leaves, by dotted name
+        if hint == Overrides:  # a Namespace's items are its leaves, by dotted name
+            given[name] = dict(given[name].items()) if name in given else {}
     return given
 
 
@@ -107,7 +108,11 @@ def _sections(kind: type, prefix: str) -> Iterator[tuple[str, str, list[FieldOpt
     leaves: list[FieldOption] = []
     inner: list[tuple[str, type]] = []
     for item in dataclasses.fields(kind):
-        nested = [member for member in members(hints[item.name]) if dataclasses.is_dataclass(member)]
+        nested = [
+            member
+            for member in members(hints[item.name])
+            if isinstance(member, type) and dataclasses.is_dataclass(member)
+        ]
         if nested:
             inner.append((f"{prefix}{item.name}.", nested[0]))
         else:
@@ -119,11 +124,12 @@ def _sections(kind: type, prefix: str) -> Iterator[tuple[str, str, list[FieldOpt
 
 def _command_parser(function: Callable[..., int], summary: str) -> CommandParser:
     if Overrides not in get_type_hints(function).values():
-        return CommandParser(description=summary)
+        return CommandParser(description=summary, allow_abbrev=False)
     return CommandParser(
         description=f"{summary} A field that is not given stays as the recipe has it.",
         usage="%(prog)s RECIPE --output RUN [--data.root DIR] [--SECTION.FIELD VALUE ...]\n"
         "       %(prog)s --resume RUN",
+        allow_abbrev=False,
     )
 
 

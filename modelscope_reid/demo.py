@@ -69,8 +69,8 @@ def _who_is_who(names: Sequence[str], similarities: NDArray[np.float32], verifie
         similarity = float(others[row, found])
         verdict = f"  {verifier.judge(similarity).decision}" if verifier else ""
         lines.append(f"{name:<{width}} -> {names[found]:<{width}} {similarity:6.3f}{verdict}")
-    people = [DRAWN.fullmatch(name) for name in names]
-    if all(people):
-        right = sum(match[1] == people[found][1] for match, found in zip(people, nearest, strict=True))
+    people = [match[1] for match in map(DRAWN.fullmatch, names) if match]
+    if len(people) == len(names):
+        right = sum(person == people[found] for person, found in zip(people, nearest, strict=True))
         lines.append(f"the nearest other image shows the same person for {right} of {len(names)}")
     return lines

@@ -94,9 +94,9 @@ def parse_value(text: str, hint: Any) -> Any:
     if str not in kinds and not any(get_origin(kind) is Literal for kind in kinds):
         try:
             value = _as_tuples(ast.literal_eval(text))
-        except (ValueError, SyntaxError):
+        except (ValueError, SyntaxError, TypeError):  # TypeError: {[]: 1}
             value = text
-        if any(get_origin(kind) is tuple for kind in kinds) and not isinstance(value, tuple):
+        if not _fits(value, hint) and _fits((value,), hint):  # one of several
             value = (value,)
     require(_fits(value, hint), f"{text!r} was given; expected {_expected(hint)}.")
     return value

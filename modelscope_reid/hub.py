@@ -47,9 +47,7 @@ def bundled_model() -> Path:
     """
     folder = Path(str(files("modelscope_reid"))) / "pretrained" / BUNDLED_MODEL
     if not _is_whole(folder):
-        raise HubError(
-            f"the model that comes with the package is not whole in {folder}; install it again, or {_ADVICE}"
-        )
+        raise HubError(f"the package's own model is not whole in {folder}; install the package again, or {_ADVICE}")
     return folder
 
 

@@ -158,7 +158,9 @@ def test_a_backbone_that_does_not_fit(family: str, changes: dict[str, Any], matc
 def test_self_supervised_pass_gets_necks(tmp_path: Path) -> None:
     """What PASS's fine-tuning starts from: a backbone alone, under its published names."""
     state = PUBLISHED["pass_vit"](tiny_model(TINY_CONFIGS["pass_vit"]))
-    torch.save({name.removeprefix("base."): value for name, value in state.items() if name[:5] == "base."}, tmp_path / "w")
+    torch.save(
+        {name.removeprefix("base."): value for name, value in state.items() if name[:5] == "base."}, tmp_path / "w"
+    )
     source, _ = load_checkpoint(tmp_path / "w", image_size=(64, 32))
     wanted = dataclasses.replace(source.config, neck="multi", num_classes=7)
     model, fresh = adapt(source, wanted)

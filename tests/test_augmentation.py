@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelscope_reid.config import IMAGENET_PREPROCESSING, Preprocessing
-from modelscope_reid.errors import ConfigError, InputError
+from modelscope_reid.errors import InputError
 from modelscope_reid.preprocess import to_batch
 from modelscope_reid.training.augmentation import _global_seed, augment_batch
 from modelscope_reid.training.augmentation_spec import NO_AUGMENTATION, Augmentation
@@ -210,35 +210,6 @@ def test_jitter_changes_contrast_and_saturation() -> None:
     colour = (augment_batch(flat, JITTER, HALF, seed=0) + 1) * 127.5
     ratio = colour[:, 0, 0, 0] / colour[:, 1, 0, 0]
     assert ratio.min() < 1.8 and ratio.max() > 2.2
-
-
-@pytest.mark.parametrize(
-    ("field", "value", "message"),
-    [
-        ("flip", 1.5, "flip is 1.5; expected 0 to 1"),
-        ("flip", "often", "flip is 'often'; expected a number"),
-        ("pad", -1, "pad is -1; expected 0"),
-        ("pad", 2.5, "pad is 2.5; expected a whole number"),
-        ("erase", -0.1, "erase is -0.1; expected 0 to 1"),
-        ("erase", float("nan"), "erase is nan; expected a number"),
-        ("erase_mode", "rand", "erase_mode is 'rand'; expected"),
-        ("erase_area", (0.0, 0.3), r"erase_area is \(0.0, 0.3\); expected \(least, greatest\)"),
-        ("erase_area", (0.4, 0.3), r"erase_area is \(0.4, 0.3\); expected \(least, greatest\)"),
-        ("erase_area", (0.1, 1.0), r"erase_area is \(0.1, 1.0\); expected \(least, greatest\)"),
-        ("erase_area", (0.1,), r"erase_area is \(0.1,\); expected"),
-        ("color_jitter", 1.2, "color_jitter is 1.2; expected 0 to 1"),
-        ("interpolation", "nearest", "interpolation is 'nearest'; expected"),
-    ],
-)
-def test_every_field_is_checked(field: str, value: Any, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        Augmentation(**{field: value})
-
-
-@given(st.floats().filter(lambda value: not 0 <= value <= 1), st.sampled_from(["flip", "erase", "color_jitter"]))
-def test_no_number_outside_0_to_1_is_a_share(value: float, field: str) -> None:
-    with pytest.raises(ConfigError, match=f"{field} is "):
-        Augmentation(**{field: value})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 import math
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from tiny_training import OneNumber, run
+from one_number import OneNumber, run
 
 from modelscope_reid.errors import InputError, TrainingError
 from modelscope_reid.training.callbacks import Checkpoints, HistoryKeeper, LossGuard, Measurement, ProgressBar
@@ -216,6 +217,13 @@ def test_torchs_own_error_for_a_full_disk(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(InputError, match=r"last\.ckpt cannot be written"):
         run(constant(1.0), tmp_path, [checkpoints(tmp_path)])
     assert files(tmp_path) == set()
+
+
+def test_a_checkpoint_needs_no_room_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lightning's own way is by the system's folder for temporary files, where a killed run leaves gigabytes."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    run(constant(1.0), tmp_path, [checkpoints(tmp_path)])
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 1
 
 
 def test_a_checkpoint_is_readable_by_others_and_alone(tmp_path: Path) -> None:

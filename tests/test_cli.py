@@ -16,8 +16,10 @@ from PIL import Image
 from published import clip_reid_state
 from tiny import TINY_CONFIGS, tiny_model
 
-from modelscope_reid import Embedder, cosine_similarity, save_pretrained
+from modelscope_reid import Embedder, cosine_similarity, evaluate, read_dataset, save_pretrained
 from modelscope_reid.cli import COMMANDS, main
+from modelscope_reid.datasets.synthetic_market import write_synthetic_market
+from modelscope_reid.hub import bundled_model
 from modelscope_reid.models.reid_model import ReidModel
 
 ASSETS = Path(__file__).parents[1] / "assets"
@@ -133,7 +135,7 @@ def test_convert_writes_a_folder_that_opens(tmp_path: Path, capsys: pytest.Captu
 
 
 def test_wrong_usage_exits_with_2(capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments in ([], ["embed", "x"], ["embed", "x", "--modle", "m"], ["train"]):
+    for arguments in ([], ["embed", "x"], ["embed", "x", "--modle", "m"], ["no-such-command"]):
         with pytest.raises(SystemExit) as error:
             main(arguments)
         assert error.value.code == 2
@@ -145,7 +147,7 @@ def test_every_parameter_of_every_command_is_documented(capsys: pytest.CaptureFi
         with pytest.raises(SystemExit):
             main([name, "--help"])
         text = capsys.readouterr().out
-        parameters = [parameter for parameter in function.__annotations__ if parameter != "return"]
+        parameters = [parameter for parameter in function.__annotations__ if parameter not in ("return", "overrides")]
         for parameter in parameters:
             flag = parameter if parameter in positionals else "--" + parameter.replace("_", "-")
             assert flag in text, f"{name} {flag}"
@@ -183,3 +185,29 @@ def test_pictures_that_pillow_made_up_are_found_in_folders(tmp_path: Path) -> No
     Image.new("RGB", (2, 2)).save(tmp_path / "deep" / "er" / "x.JPG", "JPEG")
     (tmp_path / "notes.txt").write_text("no picture")
     assert find_images([str(tmp_path), "https://host/y"]) == [str(tmp_path / "deep" / "er" / "x.JPG"), "https://host/y"]
+
+
+def test_without_a_model_the_packages_own_is_opened(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a, b = (str(ASSETS / f"person0{person}_camera1.png") for person in (1, 2))
+    vectors = Embedder.from_pretrained(bundled_model(), device="cpu").embed([a, b])
+    assert main(["compare", a, b, "--device", "cpu"]) == 0
+    similarity = float(cosine_similarity(vectors[:1], vectors[1:])[0, 0])
+    assert capsys.readouterr().out.startswith(f"{similarity:.4f}")
+    output = tmp_path / "features.npz"
+    assert main(["embed", a, b, "--output", str(output), "--device", "cpu"]) == 0
+    assert f"2 embeddings of {vectors.shape[1]} numbers" in capsys.readouterr().out
+    with np.load(output) as table:
+        np.testing.assert_allclose(table["embeddings"], vectors, rtol=1e-5, atol=1e-6)
+    root = write_synthetic_market(tmp_path / "data", people=4, cameras=2, train_people=1, size=(64, 32))
+    assert main(["evaluate", "--root", str(root), "--device", "cpu", "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    expected = evaluate(Embedder.from_pretrained(device="cpu"), read_dataset("market1501", root)).ranking.figures()
+    assert figures["mAP"] == pytest.approx(expected["mAP"], abs=1e-6)
+
+
+def test_evaluate_says_what_it_needs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate"]) == 1
+    error = "error: nothing to evaluate: give --root, the folder of the dataset, or --features.\n"
+    assert capsys.readouterr().err == error
+    assert main(["evaluate", "--calibrate", "--root", "x"]) == 1  # never into the package's own folder
+    assert "--calibrate writes into a model folder, and --model is None" in capsys.readouterr().err

@@ -14,6 +14,7 @@ from tiny import TINY_CONFIGS
 
 from modelscope_reid import CheckpointError, Embedder, HubError, ImageError, InputError, ReidError, save_pretrained
 from modelscope_reid.config import OsnetConfig, Preprocessing
+from modelscope_reid.hub import bundled_model
 from modelscope_reid.models.reid_model import ReidModel
 from modelscope_reid.preprocess import resize, to_batch
 from modelscope_reid.runtimes.torch_runtime import TorchRuntime
@@ -218,3 +219,12 @@ def test_sizes_that_are_not_a_vits_work_for_osnet() -> None:
     config = OsnetConfig(channels=(16, 32, 48, 64), preprocessing=Preprocessing(image_size=(48, 40)))
     embedder = Embedder(TorchRuntime(ReidModel.with_seed(config), "cpu"), config)
     assert embedder.embed([picture(0), picture(1)]).shape == (2, 512)
+
+
+def test_without_a_model_the_packages_own_is_opened() -> None:
+    own, named = Embedder.from_pretrained(device="cpu"), Embedder.from_pretrained(bundled_model(), device="cpu")
+    assert own.fingerprint == named.fingerprint and own.config == named.config
+    assert own.report is not None and own.report.source.startswith(str(bundled_model()))
+    vectors = own.embed([picture(1), picture(2)])
+    assert vectors.shape == (2, own.embedding_dim) and vectors.dtype == np.float32
+    assert np.abs(vectors[0] - vectors[1]).max() > 1e-3

@@ -12,7 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelscope_reid.errors import ConfigError
-from modelscope_reid.fields import check_fields, dataclass_from_dict, members, nearest, require, require_share
+from modelscope_reid.fields import (
+    check_fields,
+    dataclass_from_dict,
+    members,
+    nearest,
+    parse_value,
+    require,
+    require_share,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,3 +205,50 @@ def test_members() -> None:
     assert members(int | None) == (int, type(None))
     assert members(Literal["a"] | None) == (Literal["a"], type(None))
     assert members(tuple[int, ...]) == (tuple[int, ...],)
+
+
+@pytest.mark.parametrize(
+    ("text", "hint", "value"),
+    [
+        ("5", int, 5),
+        ("1e-4", float, 0.0001),
+        ("3", float | None, 3),
+        ("null", float | None, None),
+        ("null", str | None, None),
+        ("null", str, "null"),  # where null is no choice, it is a word
+        ("5", str, "5"),
+        ("true", bool, True),
+        ("false", bool, False),
+        ("dome", Literal["box", "dome"], "dome"),
+        ("256,128", tuple[int, int], (256, 128)),
+        ("[256, 128]", tuple[int, int] | None, (256, 128)),
+        ("30", tuple[int, ...], (30,)),  # one of several values needs no comma
+        ("()", tuple[int, ...], ()),
+        ("[[0, 128, 64]]", tuple[tuple[int, int, int], ...], ((0, 128, 64),)),
+    ],
+)
+def test_a_value_from_the_command_line(text: str, hint: Any, value: Any) -> None:
+    found = parse_value(text, hint)
+    assert found == value and type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "hint", "expected"),
+    [
+        ("five", int, "a whole number"),
+        ("5.5", int, "a whole number"),
+        ("True", int, "a whole number"),
+        ("null", float, "a number"),
+        ("1e999", float, "a number"),
+        ("1", bool, "true or false"),
+        ("cube", Literal["box", "dome"], "one of 'box', 'dome'"),
+        ("256", tuple[int, int], "2 values, each a whole number"),
+        ("256;128", tuple[int, int], "2 values, each a whole number"),
+        ("{[]: 1}", int, "a whole number"),
+        ("", int, "a whole number"),
+    ],
+)
+def test_no_value_of_the_command_line(text: str, hint: Any, expected: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_value(text, hint)
+    assert str(caught.value) == f"{text!r} was given; expected {expected}."

@@ -11,11 +11,14 @@ from http import HTTPStatus
 from pathlib import Path
 
 import pytest
+import yaml
 from hub_server import HubServer
 from modelscope_hub.config import set_default_config
 
+import modelscope_reid
+from modelscope_reid import hub as hub_module
 from modelscope_reid.errors import HubError
-from modelscope_reid.hub import DEFAULT_MODEL_ID, resolve_model
+from modelscope_reid.hub import DEFAULT_MODEL_ID, bundled_model, resolve_model
 
 MODEL_ID = "someone/tiny.reid-model"
 TASK = "image-reid-person"
@@ -274,3 +277,29 @@ def test_a_pipeline_of_modelscope_opens_a_model_of_the_loopback_hub(hub: HubServ
     finally:
         del PIPELINES.modules[TASK][PIPELINE_TYPE]
     assert contents(Path(opened.model)) == FILES
+
+
+def test_the_packages_own_model_is_a_small_model_folder_inside_the_package() -> None:
+    folder = bundled_model()
+    assert folder.parent.parent == Path(modelscope_reid.__file__).parent
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"README.md", "configuration.json", "model.safetensors"}
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 3_000_000
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert yaml.safe_load(card.split("---\n")[1])["tasks"] == [TASK]
+
+
+@pytest.mark.parametrize("there", [(), ("configuration.json",), ("model.safetensors",)])
+def test_a_package_without_its_model_says_so(
+    there: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub_module, "files", lambda _: tmp_path)
+    folder = tmp_path / "pretrained" / "osnet_light"
+    folder.mkdir(parents=True)
+    for name in there:
+        (folder / name).write_text("x")
+    with pytest.raises(HubError) as error:
+        bundled_model()
+    assert str(error.value) == (
+        f"the package's own model is not whole in {folder}; install the package again, or {ADVICE}"
+    )

@@ -12,7 +12,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
-from tiny_training import OneNumber, run
+from one_number import OneNumber, run
 
 from modelscope_reid.errors import ConfigError, InputError
 from modelscope_reid.training.callbacks import Checkpoints
@@ -104,7 +104,11 @@ def test_interrupted(tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGINT)
     path = tmp_path / "last.ckpt"
     with pytest.raises(KeyboardInterrupt):
-        run(module(), tmp_path, [At(lambda trainer: signal.raise_signal(signal.SIGINT)), Checkpoints(path, every_batches=1)])
+        run(
+            module(),
+            tmp_path,
+            [At(lambda trainer: signal.raise_signal(signal.SIGINT)), Checkpoints(path, every_batches=1)],
+        )
     assert signal.getsignal(signal.SIGINT) is before, "a second Ctrl-C must work"
     resumed = run(module(), tmp_path, [Checkpoints(path)], checkpoint=path)
     assert resumed.seen == [(0, 2.0)]

@@ -12,6 +12,7 @@ import pytest
 import torch
 from published import PUBLISHED
 from safetensors import safe_open
+from safetensors.torch import load_file
 from tiny import TINY_CONFIGS, embed, tiny_images, tiny_model
 
 from modelscope_reid.config import ModelConfig, PassVitConfig, Preprocessing, TransReidConfig
@@ -155,3 +156,38 @@ def test_convert_writes_nothing_where_the_layouts_cannot_be_joined(tmp_path: Pat
     with pytest.raises(ConfigError, match="layout '1536' has no neck"):
         convert_checkpoint(tmp_path / "after", tmp_path / "wide")
     assert not (tmp_path / "wide").exists()
+
+
+@pytest.mark.parametrize("family", TINY_CONFIGS)
+def test_half_precision_and_no_classifier_keep_the_embedding(family: str, tmp_path: Path) -> None:
+    model = tiny_model(TINY_CONFIGS[family])
+    save_pretrained(model, tmp_path, dtype="float16", classifier=False)
+    opened, report = load_checkpoint(tmp_path)
+    assert report.notes == () and report.left_out == ()
+    assert opened.config == dataclasses.replace(model.config, num_classes=0)
+    whole = model.state_dict()
+    assert (
+        {name for name in whole if name not in opened.state_dict()}
+        == {name for name in whole if "classifier" in name}
+        != set()
+    )
+    for name, tensor in opened.state_dict().items():  # float32 again, rounded once
+        assert tensor.dtype == whole[name].dtype
+        assert torch.equal(tensor, whole[name].half().float() if tensor.is_floating_point() else whole[name])
+    torch.testing.assert_close(embed(opened), embed(model), rtol=0.02, atol=0.02)
+    assert not torch.equal(embed(opened), embed(model)), "float16 rounds, or nothing was halved"
+    stored = load_file(tmp_path / "model.safetensors")
+    assert {tensor.dtype for tensor in stored.values()} <= {torch.float16, torch.int64}
+    exact = save_pretrained(model, tmp_path / "exact", classifier=False)
+    assert torch.equal(embed(load_checkpoint(exact)[0]), embed(model))
+
+
+def test_a_weight_too_large_for_half_precision_is_refused(tmp_path: Path) -> None:
+    model = tiny_model(TINY_CONFIGS["osnet"])
+    name, parameter = next(iter(model.named_parameters()))
+    parameter.data.flatten()[0] = 65_520.0  # the least that rounds beyond float16's 65,504
+    with pytest.raises(InputError, match=rf"{name} has numbers beyond 65504, .*save as float32"):
+        save_pretrained(model, tmp_path / "half", dtype="float16")
+    assert not list((tmp_path).glob("half/*"))
+    parameter.data.flatten()[0] = 65_519.0
+    save_pretrained(model, tmp_path / "half", dtype="float16")

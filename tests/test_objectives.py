@@ -57,7 +57,10 @@ def test_clip_sums_over_its_features(family: str, classified: int, compared: int
     head, features = head_and_features(family)
     assert len(head.classified(features)) == classified and len(head.compared(features)) == compared
     found = batch_losses(head, features, LABELS, LossSpec(smoothing=0.1, margin=0.3))
-    logits = [classifier(neck(part)) for classifier, neck, part in zip(head.classifiers, head.necks, features[1:])]
+    logits = [
+        classifier(neck(part))
+        for classifier, neck, part in zip(head.classifiers, head.necks, features[1:], strict=True)
+    ]
     identity = sum(losses.identity_loss(each, LABELS, smoothing=0.1) for each in logits)
     triplet = sum(losses.triplet_loss(feature, LABELS, margin=0.3) for feature in features)
     torch.testing.assert_close(found, {"identity": identity, "triplet": triplet})
@@ -68,7 +71,7 @@ def test_pass_compares_before_the_neck_and_classifies_after_it() -> None:
     found = batch_losses(head, features, LABELS, LossSpec())
     joined = torch.cat((features[0], (features[1] + features[2] + features[3]) / 3), dim=1)
     torch.testing.assert_close(found["triplet"], losses.triplet_loss(joined, LABELS, margin=None))
-    class_token, *parts = (neck(feature) for neck, feature in zip(head.necks, features))
+    class_token, *parts = (neck(feature) for neck, feature in zip(head.necks, features, strict=True))
     logits = head.classifiers[0](torch.cat((class_token, sum(parts) / 3), dim=1))
     torch.testing.assert_close(found["identity"], losses.identity_loss(logits, LABELS))
 

@@ -40,7 +40,8 @@ def test_the_sdist_holds_what_the_repository_holds(dist: Path) -> None:
         "setup.py", "pyproject.toml", "README.md", "README_zh.md", "ARCHITECTURE.md", "LICENSE", "CHANGELOG.md",
         "CITATION.cff", "configuration.json", "Makefile", "assets/person01_camera1.png", "examples/embed.py",
         "benchmarks/embed.py", "docs/ranked_lists.png", "tests/test_packaging.py", "tests/data/embeddings_salt0.npz",
-        "modelscope_reid/py.typed",
+        "modelscope_reid/py.typed", "modelscope_reid/recipes/osnet_light.yaml",
+        "modelscope_reid/pretrained/osnet_light/model.safetensors", "modelscope_reid/pretrained/osnet_light/README.md",
     }  # fmt: skip
 
 
@@ -59,7 +60,7 @@ def test_the_wheel_runs_the_demo_from_another_folder(dist: Path, tmp_path: Path)
     home = subprocess.run([sys.executable, "-c", where], **run)  # type: ignore[call-overload]
     assert Path(home.stdout.strip()).is_relative_to(tmp_path / "site")
     demo = subprocess.run([sys.executable, "-m", "modelscope_reid", "demo"], **run)  # type: ignore[call-overload]
-    assert "12 images -> embeddings (12, 1536) float32" in demo.stdout
+    assert "float32 of osnet_light" in demo.stdout
 
 
 def test_the_wheel_declares_what_it_imports(dist: Path) -> None:

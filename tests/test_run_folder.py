@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,7 @@ def test_a_folder_with_other_things_is_taken(tmp_path: Path, dataset: Dataset) -
 
 def test_a_file_in_the_way(tmp_path: Path, dataset: Dataset) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="cannot be made: .*choose another --output"):
+    with pytest.raises(InputError, match=r"cannot be made: .*choose another --output"):
         RunFolder(tmp_path / "file").start(RECIPE, dataset, PEOPLE)
 
 
@@ -105,17 +106,23 @@ def test_a_run_killed_while_it_began_is_begun_anew(tmp_path: Path, dataset: Data
 def test_what_killed_writers_left_is_removed_and_nothing_else(run: RunFolder) -> None:
     run.model.mkdir()
     left = []
-    for target in ("recipe.yaml", "history.csv", "checkpoints/last_images.ckpt", "stages/images.pt", "model/model.safetensors"):
+    for target in (
+        "recipe.yaml",
+        "history.csv",
+        "checkpoints/last_images.ckpt",
+        "stages/images.pt",
+        "model/model.safetensors",
+    ):
         path = run.folder / target
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # as whole_file makes it
-        with open(handle, "wb") as file:
-            file.write(b"half")
+        os.write(handle, b"half")
+        os.close(handle)
         left.append(Path(name))
     mine = [".hidden", ".notes.2024.txt", ".~lock.history.csv#", "a.b.c.d.yaml", ".x.y", "model/.cache.v1.old.bin"]
     for name in mine:
         (run.folder / name).write_text("mine")
     (run.folder / ".a.json.folder12").mkdir()
-    kept = {path for path in run.folder.rglob("*")} - set(left)
+    kept = set(run.folder.rglob("*")) - set(left)
     RunFolder.reopen(run.folder)
     assert set(run.folder.rglob("*")) == kept
     assert {run.folder / name for name in mine} <= kept
@@ -139,7 +146,7 @@ def test_added_removed_and_relabelled_images(run: RunFolder, dataset: Dataset) -
     with pytest.raises(TrainingError, match=r"started: 1 removed or as they were \(such as train 3.jpg 3 1 13\)\. Res"):
         run.check_dataset(dataclasses.replace(dataset, train=dataset.train[:3]))
     relabelled = (dataclasses.replace(dataset.train[0], person_id=3), *dataset.train[1:])
-    with pytest.raises(TrainingError, match="train 0.jpg 3 0 10"):
+    with pytest.raises(TrainingError, match=r"train 0\.jpg 3 0 10"):
         run.check_dataset(dataclasses.replace(dataset, train=relabelled))
 
 

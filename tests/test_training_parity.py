@@ -1,9 +1,9 @@
 """Training steps of the published code, taken by ours: the same losses, then the same embedding.
 
 `data/numbers_salt0.json` holds what CLIP-ReID and PASS-reID computed on weights and images that `parity_recipe.py`
-makes. Here the weights are opened from a published file, and the image network is trained by `run_stage`: planner,
-loader, Lightning module and optimiser are those of a real run. Only the crops are given, and each epoch is one batch
-of all eight, in an order that the planner draws: no loss depends on it.
+makes. Here the weights are opened from a published file, and each stage is trained by `run_stage`: planner, loader,
+Lightning module and optimiser are those of a real run. Only the crops are given, and each epoch is one batch of all
+eight, in an order that the planner draws: no loss depends on it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import LightningModule
 from lightning.pytorch.callbacks import Checkpoint
 from parity_recipe import fill, images
 from torch import Tensor
@@ -29,9 +30,8 @@ from modelscope_reid.training.batches import EpochPlanner
 from modelscope_reid.training.crops import BatchPlan, CropDataset, TrainingBatch
 from modelscope_reid.training.image_stage import ImageTraining
 from modelscope_reid.training.loop import run_stage
-from modelscope_reid.training.losses import contrastive_loss
-from modelscope_reid.training.optimizers import make_optimizer
-from modelscope_reid.training.stage_specs import BatchSpec, ImageStage, LossSpec, OptimizerSpec
+from modelscope_reid.training.prompt_stage import FeatureDataset, PromptTraining
+from modelscope_reid.training.stage_specs import BatchSpec, ImageStage, LossSpec, OptimizerSpec, PromptStage
 
 DATA = Path(__file__).parent / "data"
 SHAPES: dict[str, dict[str, list[int]]] = json.loads((DATA / "state_dict_shapes.json").read_text())
@@ -89,32 +89,11 @@ def write_published(name: str, path: Path) -> Path:
     return path
 
 
-def train_prompts(text: PromptedText) -> list[float]:
-    """Take the five steps of CLIP-ReID's stage 1 on the prompts alone; return their losses."""
-    features = torch.from_numpy(np.random.RandomState(900).standard_normal((8, 512)).astype(np.float32))
-    spec = OptimizerSpec(kind="adam", learning_rate=3.5e-4, weight_decay=1e-4)
-    optimizer = make_optimizer(text.prompt_learner.named_parameters(), spec)
-    losses = []
-    for _ in range(5):
-        texts = text(PROMPT_LABELS)
-        loss = contrastive_loss(features, texts, PROMPT_LABELS, PROMPT_LABELS)
-        loss = loss + contrastive_loss(texts, features, PROMPT_LABELS, PROMPT_LABELS)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(float(loss.detach()))
-    return losses
-
-
-def train_images(
-    model: ReidModel, stage: ImageStage, folder: Path, text_features: Callable[[int], Tensor] | None = None
-) -> list[float]:
-    """Train `model` as a run does; return the loss of each step."""
-    crops, recorder, necks = GivenCrops(), Recorder(), copy.deepcopy(model.head.necks)
-    planner = EpochPlanner(labels=LABELS, spec=stage.batch, sizes=((0, 256, 128),), seed=0)
-    planner.check()
+def run(module: LightningModule, stage: ImageStage | PromptStage, folder: Path) -> list[float]:
+    """Train as a run does, on the CPU; return the loss of each step."""
+    recorder = Recorder()
     run_stage(
-        ImageTraining(model.train(), stage, crops=crops, planner=planner, text_features=text_features),
+        module,
         epochs=stage.epochs,
         optimizer=stage.optimizer,
         precision="fp32",
@@ -123,11 +102,37 @@ def train_images(
         logs=folder / "logs",
         checkpoint=None,
     )
+    return recorder.losses
+
+
+def train_prompts(text: PromptedText, stage: PromptStage, folder: Path) -> list[float]:
+    """Train the prompts on the recipe's image features; return the loss of each step."""
+    features = torch.from_numpy(np.random.RandomState(900).standard_normal((8, 512)).astype(np.float32))
+    planner = EpochPlanner(
+        labels=PROMPT_LABELS.numpy(),
+        spec=BatchSpec(sampler="random", people=stage.batch_size, images=1),
+        sizes=((0, 1, 1),),
+        seed=0,
+    )
+    return run(
+        PromptTraining(text, stage, features=FeatureDataset(features, PROMPT_LABELS), planner=planner), stage, folder
+    )
+
+
+def train_images(
+    model: ReidModel, stage: ImageStage, folder: Path, text_features: Callable[[int], Tensor] | None = None
+) -> list[float]:
+    """Train the model on the recipe's images; return the loss of each step."""
+    crops, necks = GivenCrops(), copy.deepcopy(model.head.necks)
+    planner = EpochPlanner(labels=LABELS, spec=stage.batch, sizes=((0, 256, 128),), seed=0)
+    planner.check()
+    module = ImageTraining(model.train(), stage, crops=crops, planner=planner, text_features=text_features)
+    losses = run(module, stage, folder)
     assert crops.sizes == [(256, 128)] * stage.epochs
     for neck, before in zip(model.head.necks, necks, strict=True):  # too little to be seen in the losses
         assert torch.equal(neck.get_parameter("bias"), before.get_parameter("bias"))
         assert not torch.equal(neck.get_parameter("weight"), before.get_parameter("weight"))
-    return recorder.losses
+    return losses
 
 
 @torch.inference_mode()
@@ -158,7 +163,8 @@ def test_both_stages_of_clip_reid(tmp_path: Path) -> None:
     text, (model, _) = load_prompted_text(path), load_checkpoint(path)
     path.unlink()
 
-    losses = train_prompts(text)
+    first = OptimizerSpec(kind="adam", learning_rate=3.5e-4, weight_decay=1e-4)
+    losses = train_prompts(text, PromptStage(epochs=5, optimizer=first, batch_size=8), tmp_path)
     assert relative_error(losses, expected["stage1"]["losses"]) < CLOSE
     assert relative_error(text.prompt_learner.cls_ctx[0, 0, :8].tolist(), expected["stage1"]["cls_ctx_row0_first8"]) < (
         CLOSE

@@ -42,7 +42,7 @@ class CaptionTraining(LightningModule):
         workers: int = 0,
     ) -> None:
         super().__init__()
-        self.model, self.encoder = model, encoder
+        self.model, self.encoder = model.requires_grad_(True), encoder.requires_grad_(True)
         self.model.head.requires_grad_(False)
         self.stage, self.crops, self.captions = stage, crops, captions
         self.planner, self.workers = planner, workers

@@ -12,7 +12,7 @@ from typing import Any
 
 from modelscope_reid.files import whole_file
 
-HISTORY_FILE = "history.csv"
+HISTORY_FILE, CURVES_FILE = "history.csv", "curves.png"
 
 
 class History:

@@ -50,7 +50,7 @@ class ImageTraining(LightningModule):
         text_features: Callable[[int], Tensor] | None = None,
     ) -> None:
         super().__init__()
-        self.model = model
+        self.model = model.requires_grad_(True)  # whatever an earlier stage left
         self.stage = stage
         self.crops, self.planner, self.workers = crops, planner, workers
         self.find_neighbours = find_neighbours

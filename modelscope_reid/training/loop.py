@@ -14,10 +14,12 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from modelscope_reid.errors import ConfigError, InputError
 from modelscope_reid.training.recipe import Precision
@@ -91,9 +93,18 @@ def run_stage(
             reload_dataloaders_every_n_epochs=1,
             num_sanity_val_steps=0,
             limit_val_batches=0,
+            plugins=[_DirectFiles()],
         )
         with _interruptible(trainer):
             trainer.fit(module, ckpt_path=checkpoint)
+
+
+class _DirectFiles(TorchCheckpointIO):
+    """Writes a checkpoint where it is told; Lightning's own makes two copies in memory and one in the system's /tmp."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write it; callbacks.py renames it when it is whole."""
+        torch.save(checkpoint, path)
 
 
 @contextmanager

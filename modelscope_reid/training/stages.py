@@ -26,7 +26,7 @@ from modelscope_reid.models.model_folder import save_pretrained
 from modelscope_reid.models.reid_model import ReidModel
 from modelscope_reid.ranking.metrics import rank
 from modelscope_reid.runtimes.torch_runtime import TorchRuntime
-from modelscope_reid.training.augmentation import Augmentation
+from modelscope_reid.training.augmentation_spec import Augmentation
 from modelscope_reid.training.batches import EpochPlanner
 from modelscope_reid.training.callbacks import Checkpoints, HistoryKeeper, LossGuard, Measurement, ProgressBar
 from modelscope_reid.training.crops import CropDataset

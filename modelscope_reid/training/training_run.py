@@ -23,7 +23,8 @@ from modelscope_reid.evaluation import Evaluation, evaluate
 from modelscope_reid.models.checkpoints import load_checkpoint
 from modelscope_reid.models.model_folder import save_pretrained
 from modelscope_reid.models.reid_model import ReidModel
-from modelscope_reid.training.history import read_history
+from modelscope_reid.training.curves import draw_curves
+from modelscope_reid.training.history import CURVES_FILE, read_history
 from modelscope_reid.training.loop import processes, training_device
 from modelscope_reid.training.people import TrainingSplit, training_split
 from modelscope_reid.training.recipe import Recipe
@@ -138,6 +139,7 @@ def _run(context: RunContext, dataset: Dataset) -> TrainingResult:
             {"captions": run_captions, "prompts": run_prompts}[stage](context, model, text)
         if processes()[0] == 0:
             run.finish(stage, _handed_on(model, text))
+            draw_curves(context.history, run.folder / CURVES_FILE)
     return _result(context, model, dataset)
 
 
