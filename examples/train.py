@@ -18,12 +18,13 @@ from modelscope_reid.evaluation import evaluate
 from modelscope_reid.hub import bundled_model
 from modelscope_reid.training.training_run import train
 
-DRAWN = {"people": 72, "train_people": 36, "cameras": 4, "images_per_camera": 2, "distractors": 60, "junk": 0}
+DRAWN = {"people": 48, "train_people": 24, "cameras": 4, "images_per_camera": 2, "distractors": 40, "junk": 0}
 RECIPE = {
     "model.weights": str(bundled_model()),
     "data.held_out_people": 0,  # the recipe's own measurements are left out: the end is measured here
     "evaluation.every": 0,
     "evaluation.split": "test",
+    "evaluation.report": False,
     "images.optimizer.learning_rate": 0.01,
     "images.schedule.warmup_epochs": 2,
     "images.batch.people": 12,
@@ -37,7 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Fine-tune the package's own model.")
     parser.add_argument("--root", type=Path, help="folder of the dataset; by default one is drawn")
     parser.add_argument("--output", type=Path, help="folder of the run, with the model; by default it is not kept")
-    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--epochs", type=int, default=12)
     options = parser.parse_args()
     try:
         with tempfile.TemporaryDirectory() as scratch:
@@ -45,14 +46,12 @@ def main() -> None:
             before = evaluate(Embedder.from_pretrained(bundled_model()), Market1501(root))
             print(f"before: mAP {before.mAP:.4f}  Rank-1 {before.rank(1):.4f}", flush=True)
             overrides = {**RECIPE, "data.root": str(root), "images.epochs": options.epochs}
-            result = train(
-                "osnet_light", output=options.output or Path(scratch) / "run", overrides=overrides, progress=True
-            )
+            output = options.output or Path(scratch) / "run"
+            result = train("osnet_light", output=output, overrides=overrides, progress=True)
+            after = evaluate(Embedder.from_pretrained(result.model), Market1501(root))
+            print(f"after:  mAP {after.mAP:.4f}  Rank-1 {after.rank(1):.4f}")
     except ReidError as error:
         sys.exit(f"error: {error}")
-    after = result.evaluation
-    assert after is not None  # the dataset has queries and a gallery
-    print(f"after:  mAP {after.mAP:.4f}  Rank-1 {after.rank(1):.4f}")
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         ImageError,
         InputError,
         ReidError,
+        TrainingError,
     )
     from modelscope_reid.evaluation import evaluate
     from modelscope_reid.hub import resolve_model
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from modelscope_reid.models.model_folder import convert_checkpoint, save_pretrained
     from modelscope_reid.models.reid_model import ReidModel
     from modelscope_reid.ranking.similarity import cosine_similarity
+    from modelscope_reid.training.training_run import resume, train
 
 __version__ = "0.1.0"
 
@@ -45,12 +47,15 @@ _HOMES = {
     "Market1501": "datasets.market_layout",
     "ReidError": "errors",
     "ReidModel": "models.reid_model",
+    "TrainingError": "errors",
     "cosine_similarity": "ranking.similarity",
     "evaluate": "evaluation",
     "load_checkpoint": "models.checkpoints",
     "load_image": "images",
     "read_dataset": "datasets.readers",
     "resolve_model": "hub",
+    "resume": "training.training_run",
+    "train": "training.training_run",
     "convert_checkpoint": "models.model_folder",
     "save_pretrained": "models.model_folder",
 }
@@ -69,6 +74,7 @@ __all__ = [
     "Market1501",
     "ReidError",
     "ReidModel",
+    "TrainingError",
     "convert_checkpoint",
     "cosine_similarity",
     "evaluate",
@@ -76,7 +82,9 @@ __all__ = [
     "load_image",
     "read_dataset",
     "resolve_model",
+    "resume",
     "save_pretrained",
+    "train",
 ]
 
 

@@ -139,7 +139,7 @@ def lay_out_files(folder: Path) -> None:
         shutil.copy(crop, folder / name)
     Image.open(crops[5]).resize((256, 256)).save(folder / "frame.jpg")
     save_as_torchreid(folder / "osnet_x0_25_market.pth")
-    write_synthetic_market(folder / "Market-1501", people=4, cameras=3, images_per_camera=2, train_people=1)
+    write_synthetic_market(folder / "Market-1501", people=22, cameras=3, images_per_camera=2, train_people=18)
 
 
 @pytest.fixture(scope="module")

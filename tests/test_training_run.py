@@ -195,7 +195,8 @@ def test_a_changed_dataset_is_refused_with_the_difference(tmp_path: Path, market
     resume(tmp_path / "run", overrides=root, device="cpu")  # moved, and the same
     gone = sorted((moved / "bounding_box_train").iterdir())[0]
     gone.unlink()
-    with pytest.raises(TrainingError, match=rf"1 removed or as they were \(such as train bounding_box_train/{gone.name}"):
+    words = rf"1 removed or as they were \(such as train bounding_box_train/{gone.name}"
+    with pytest.raises(TrainingError, match=words):
         resume(tmp_path / "run", overrides=root, device="cpu")
 
 

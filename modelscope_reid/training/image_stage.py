@@ -75,6 +75,8 @@ class ImageTraining(LightningModule):
             if stage.average
             else None
         )
+        if self.average is not None:
+            self.average.requires_grad_(False)
 
     def trained(self) -> ReidModel:
         """Return a copy of the model as it is to be measured and kept: averaged, where an average is taken."""
