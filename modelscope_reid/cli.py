@@ -145,6 +145,8 @@ def convert(
     layout: Layout = "1536",
     image_size: tuple[int, int] | None = None,
     activation: Activation | None = None,
+    dtype: Literal["float32", "float16"] = "float32",
+    drop_classifier: bool = False,
 ) -> int:
     """Turn any checkpoint into a ModelScope model folder: model.safetensors and configuration.json.
 
@@ -154,12 +156,20 @@ def convert(
         layout: For a CLIP ViT: 1536, the pipeline's contract, or clip-reid (1280 numbers), the paper's.
         image_size: Height and width to run at; the positions are resampled. By default the checkpoint's own.
         activation: gelu for CLIP weights that were not trained with QuickGELU (open_clip's LAION models).
+        dtype: float16 halves the file; what opens it computes in float32.
+        drop_classifier: Leave out the classifier, which only training needs.
     """
     from modelscope_reid.hub import resolve_model
     from modelscope_reid.models.model_folder import convert_checkpoint
 
     report = convert_checkpoint(
-        resolve_model(checkpoint), output, layout=layout, image_size=image_size, activation=activation
+        resolve_model(checkpoint),
+        output,
+        layout=layout,
+        image_size=image_size,
+        activation=activation,
+        dtype=dtype,
+        classifier=not drop_classifier,
     )
     print(report)
     print(f"written to {output}")

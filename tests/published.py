@@ -1,4 +1,4 @@
-"""Our state dicts under the names that the published training code writes: the inverse of origins.py.
+"""Our state dicts under the names that the published training code writes: the inverse of origins.py; timm's ViTs.
 
 Written from the key names and shapes of data/state_dict_shapes.json and from CLIP's and TransReID's published
 files, not from origins.py, so that a mistake there shows.
@@ -6,7 +6,11 @@ files, not from origins.py, so that a mistake there shows.
 
 from __future__ import annotations
 
+from typing import Any
+
+import timm
 import torch
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from modelscope_reid.models.reid_model import ReidModel
@@ -129,6 +133,25 @@ def osnet_state(model: ReidModel) -> State:
     """torchreid's names."""
     backbone, head = _split(model)
     return backbone | {name.replace("classifiers.0.", "classifier."): tensor for name, tensor in head.items()}
+
+
+def timm_vit(name: str = "vit_small_patch16_224", *, seed: int = 0, **changes: Any) -> VisionTransformer:
+    """timm's own model under its own names, 64 wide, two blocks, every weight random, norms and biases among them."""
+    small: dict[str, Any] = {"img_size": (64, 32), "embed_dim": 64, "depth": 2, "num_heads": 1, "num_classes": 10}
+    model = timm.create_model(name, **(small | changes)).eval()
+    generator = torch.Generator().manual_seed(seed)
+    for key, parameter in model.named_parameters():
+        centre = 1.0 if "norm" in key and key.endswith("weight") else 0.0
+        parameter.data = centre + 0.1 * torch.randn(parameter.shape, generator=generator)
+    assert isinstance(model, VisionTransformer)
+    return model
+
+
+def timm_shapes(name: str, **changes: Any) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of one of timm's models, at its full size and without its room."""
+    with torch.device("meta"):
+        model = timm.create_model(name, **changes)
+    return {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
 
 
 PUBLISHED = {

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from published import PUBLISHED
+from published import PUBLISHED, timm_vit
 from tiny import TINY_CONFIGS, embed, tiny_images, tiny_model
 
-from modelscope_reid.config import ModelConfig
+from modelscope_reid.config import ModelConfig, PassVitConfig, Preprocessing
 from modelscope_reid.errors import CheckpointError
 from modelscope_reid.models.adaptation import adapt
 from modelscope_reid.models.checkpoints import load_checkpoint
@@ -167,3 +167,81 @@ def test_self_supervised_pass_gets_necks(tmp_path: Path) -> None:
     assert parts(fresh) == {"head.classifiers", "head.necks"}
     assert len(model.head.necks) == 4
     same_tensors(model, source, fresh)
+
+
+# A plain ViT as the start of a PASS ViT
+
+
+def plain_vit(folder: Path) -> ReidModel:
+    torch.save(timm_vit().state_dict(), folder / "timm.pth")
+    return load_checkpoint(folder / "timm.pth")[0]
+
+
+def with_parts(size: tuple[int, int] = (64, 32), **changes: Any) -> PassVitConfig:
+    return PassVitConfig(width=64, depth=2, num_classes=7, preprocessing=Preprocessing(image_size=size), **changes)
+
+
+@pytest.mark.parametrize("neck", ["multi", "single"])
+def test_a_plain_vit_gains_part_tokens(neck: Any, tmp_path: Path) -> None:
+    source = plain_vit(tmp_path)
+    before = {name: tensor.clone() for name, tensor in source.state_dict().items()}
+    model, fresh = adapt(source, with_parts(neck=neck))
+    assert parts(fresh) == {"head.classifiers", "head.necks", "backbone.reg_token"}
+    same_tensors(model, source, (*fresh, "backbone.pos_embed"))
+    positions, old = model.backbone.pos_embed, before["backbone.pos_embed"]
+    assert positions.shape == (1, 4 + 8, 64)
+    assert torch.equal(positions[0, :4], old[0, :1].expand(4, -1)), "the parts stand where the class token stands"
+    assert torch.equal(positions[0, 4:], old[0, 1:])
+    for parameter in model.parameters():
+        parameter.data.add_(1.0)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in source.state_dict().items()), "shared memory"
+
+
+def test_new_part_tokens_lie_around_the_class_token_and_apart(tmp_path: Path) -> None:
+    source = plain_vit(tmp_path)
+    first, again, other = (adapt(source, with_parts(), seed=seed)[0].backbone.reg_token for seed in (3, 3, 4))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    offsets = (first - source.backbone.cls_token)[0].detach()
+    # 192 draws of deviation 0.02: that of the sample is off by 0.02 / sqrt(2 * 192), a thousandth, or a few.
+    assert 0.016 < offsets.std() < 0.024
+    assert offsets.mean().abs() < 0.006
+    features = adapt(source, with_parts())[0].backbone(tiny_images(source.config))
+    for k in range(4):
+        for j in range(k):
+            assert not torch.allclose(features[k], features[j], atol=1e-3), (k, j)
+
+
+def test_part_tokens_and_another_grid(tmp_path: Path) -> None:
+    source = plain_vit(tmp_path)
+    there, _ = load_checkpoint(tmp_path / "timm.pth", image_size=(96, 48))
+    model, _ = adapt(source, with_parts((96, 48)))
+    assert torch.equal(model.backbone.pos_embed[:, 4:], there.backbone.pos_embed[:, 1:])
+    assert torch.equal(model.backbone.pos_embed[0, :4], source.backbone.pos_embed[0, :1].expand(4, -1))
+
+
+def test_a_transreid_with_cameras_gains_part_tokens() -> None:
+    source = tiny_model(TINY_CONFIGS["transreid_vit"])
+    model, fresh = adapt(source, dataclasses.replace(with_parts(), depth=3, cameras=3))
+    assert parts(fresh) == {"head.classifiers", "head.necks", "backbone.reg_token"}
+    assert torch.equal(model.backbone.camera_embedding.weight, source.backbone.camera_embedding.weight)
+
+
+@pytest.mark.parametrize(
+    ("source", "wanted", "match"),
+    [
+        ("pass_vit", "transreid_vit", "has 11 patches"),  # 4 + 8 positions, read as 1 + 11
+        ("clip_vit", "pass_vit", "has 5 patches"),  # 1 + 8 positions, read as 4 + 5
+        ("osnet", "pass_vit", r"backbone\.cls_token is missing"),
+        ("transreid_vit", "clip_vit", r"backbone\.projection is missing"),
+        ("transreid_vit", "osnet", r"backbone\.conv1\.conv\.weight is missing"),
+    ],
+)
+def test_no_other_family_becomes_another(source: str, wanted: str, match: str) -> None:
+    with pytest.raises(CheckpointError, match=match):
+        adapt(tiny_model(TINY_CONFIGS[source]), TINY_CONFIGS[wanted])
+
+
+def test_a_plain_vit_of_another_width(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"cls_token is \(1, 1, 64\), expected \(1, 1, 128\)"):
+        adapt(plain_vit(tmp_path), dataclasses.replace(with_parts(), width=128))

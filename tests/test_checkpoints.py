@@ -11,13 +11,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from published import PUBLISHED, State, clip_image_state, clip_reid_state, openai_text, osnet_state, pass_state
+from published import (
+    PUBLISHED,
+    State,
+    clip_image_state,
+    clip_reid_state,
+    openai_text,
+    osnet_state,
+    pass_state,
+    timm_vit,
+)
 from safetensors.torch import save_file
 from tiny import TINY_CONFIGS, embed, tiny_images, tiny_model
 from torch import Tensor, nn
 from torch.nn import functional
 
-from modelscope_reid.config import ModelConfig, PassVitConfig, Preprocessing
+from modelscope_reid.config import ModelConfig, PassVitConfig, Preprocessing, TransReidConfig
 from modelscope_reid.errors import CheckpointError, ConfigError, InputError
 from modelscope_reid.models.checkpoints import LoadReport, Resampled, load_checkpoint
 from modelscope_reid.models.clip_text import PromptedText
@@ -239,6 +248,75 @@ def test_square_positions_of_rn50s_attention_pool(tmp_path: Path) -> None:
     assert [(item.old_grid, item.new_grid) for item in report.resampled] == [((7, 7), (16, 8))]
     assert opened.state_dict()["backbone.attnpool.positional_embedding"].shape == (1 + 128, 256)
     assert embed(opened).shape == (2, 256 + 16)
+
+
+# timm's plain ViT
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+@pytest.mark.parametrize("name", ["vit_small_patch16_224", "vit_base_patch16_224", "deit_small_patch16_224"])
+def test_timms_class_token_is_the_embedding(name: str, kind: str, tmp_path: Path) -> None:
+    theirs = timm_vit(name, depth=3, embed_dim=128, num_heads=2)
+    if kind == "folder":  # as the hub has timm's: its own config.json, and metadata in the weight file
+        save_file(theirs.state_dict(), tmp_path / "model.safetensors", metadata={"format": "pt"})
+        (tmp_path / "config.json").write_text(json.dumps({"architecture": name, "num_features": 128}))
+        opened, report = load_checkpoint(tmp_path)
+    else:
+        opened, report = open_state(theirs.state_dict(), tmp_path)
+    assert opened.config == TransReidConfig(
+        width=128, depth=3, neck="none", preprocessing=Preprocessing(image_size=SMALL)
+    )
+    images = tiny_images(opened.config, count=3)
+    with torch.inference_mode():
+        expected = theirs.forward_features(images)[:, 0]
+    torch.testing.assert_close(embed(opened, images), expected, rtol=0, atol=1e-5)
+    assert {m.eps for m in opened.modules() if isinstance(m, nn.LayerNorm)} == {
+        m.eps for m in theirs.modules() if isinstance(m, nn.LayerNorm)
+    }
+    assert report.origin == "ViT (timm)"
+    assert dict(report.left_out) == dict.fromkeys(
+        ("head.weight", "head.bias"), "the classifier of the images it was trained on"
+    )
+    assert report.loaded + 2 == len(theirs.state_dict())
+
+
+def test_timms_square_positions_become_those_of_a_person_crop(tmp_path: Path) -> None:
+    state = timm_vit(img_size=224).state_dict()
+    opened, report = open_state(state, tmp_path)
+    assert report.resampled == (Resampled(name="backbone.pos_embed", old_grid=(14, 14), new_grid=(16, 8)),)
+    grid = state["pos_embed"][0, 1:].T.reshape(1, 64, 14, 14)
+    expected = functional.interpolate(grid, size=(16, 8), mode="bilinear", align_corners=False)[0].flatten(1).T
+    given = opened.state_dict()["backbone.pos_embed"][0]
+    assert torch.equal(given[0], state["pos_embed"][0, 0])
+    torch.testing.assert_close(given[1:], expected)
+    assert opened.config.image_size == (256, 128)
+    assert (opened.config.preprocessing.mean, opened.config.preprocessing.std) == ((0.5,) * 3, (0.5,) * 3)
+
+
+def test_every_single_tensor_of_timms_is_needed(tmp_path: Path) -> None:
+    state = timm_vit().state_dict()
+    for name in state:
+        rest = {other: tensor for other, tensor in state.items() if other != name}
+        if name.startswith("head."):
+            opened, _ = open_state(rest, tmp_path)
+            assert opened.config.num_classes == 0
+            continue
+        with pytest.raises(CheckpointError, match=f"{name}.* is missing|has no '{name}'|of no known origin"):
+            open_state(rest, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"reg_tokens": 4}, "register tokens"),
+        ({"init_values": 1e-5}, "layer scale"),
+        ({"qk_norm": True}, "norms of queries and keys"),
+        ({"global_pool": "avg"}, "fc_norm in place of norm"),
+    ],
+)
+def test_timms_other_vits_are_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=rf"^{tmp_path}/weights\.pth: this is a ViT with .*{message}"):
+        open_state(timm_vit(**changes).state_dict(), tmp_path)
 
 
 @pytest.mark.parametrize("family", TINY_CONFIGS)

@@ -134,6 +134,19 @@ def test_convert_writes_a_folder_that_opens(tmp_path: Path, capsys: pytest.Captu
         assert Embedder.from_pretrained(folder).embedding_dim == dim
 
 
+def test_convert_to_a_small_folder_for_embedding_alone(tmp_path: Path) -> None:
+    save_clip_reid(tmp_path / "clip.pth")
+    whole, small = tmp_path / "whole", tmp_path / "small"
+    assert main(["convert", str(tmp_path / "clip.pth"), "--output", str(whole)]) == 0
+    options = ["--dtype", "float16", "--drop-classifier"]
+    assert main(["convert", str(tmp_path / "clip.pth"), "--output", str(small), *options]) == 0
+    sizes = [(folder / "model.safetensors").stat().st_size for folder in (whole, small)]
+    assert sizes[1] < 0.55 * sizes[0]
+    assert Embedder.from_pretrained(small).config.num_classes == 0
+    vectors = [Embedder.from_pretrained(folder).embed(ASSETS / "person01_camera1.png") for folder in (whole, small)]
+    np.testing.assert_allclose(vectors[1], vectors[0], rtol=0.02, atol=0.02)
+
+
 def test_wrong_usage_exits_with_2(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in ([], ["embed", "x"], ["embed", "x", "--modle", "m"], ["no-such-command"]):
         with pytest.raises(SystemExit) as error:

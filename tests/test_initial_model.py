@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from published import PUBLISHED
-from tiny import TINY_CONFIGS, embed, tiny_model
+from published import PUBLISHED, timm_vit
+from tiny import TINY_CONFIGS, embed, tiny_images, tiny_model
+from torch.nn import functional
 
 from modelscope_reid.config import ClipVitConfig, OsnetConfig, PassVitConfig, TransReidConfig
 from modelscope_reid.errors import CheckpointError, ConfigError, HubError
@@ -111,6 +112,79 @@ def test_weights_of_the_backbones_family(tmp_path: Path) -> None:
     assert config.width == 64, "the weights' own width"
     with pytest.raises(ConfigError, match=r"is a pass_vit, and model.backbone 'osnet_x1_0' a osnet; give weights of"):
         start(ModelSpec(backbone="osnet_x1_0", weights=str(folder)))
+
+
+def pass_from_timm(folder: Path, **changes: Any) -> ModelSpec:
+    """The model section of pass_vit_small_market.yaml, from a tiny ViT of timm's."""
+    torch.save(timm_vit(img_size=224).state_dict(), folder / "timm.pth")
+    published: dict[str, Any] = {
+        "backbone": "pass_vit_small",
+        "weights": str(folder / "timm.pth"),
+        "image_size": (64, 32),
+        "fusion": "cat",
+        "neck": "multi",
+        "neck_feature": "before",
+    }
+    return ModelSpec(**(published | changes))
+
+
+def test_pass_from_timms_weights_takes_a_step(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "modelscope_reid"):
+        model = start(pass_from_timm(tmp_path)).train()
+    assert "backbone.reg_token" in caplog.records[-1].message
+    config = model.config
+    assert isinstance(config, PassVitConfig)
+    assert (config.width, config.depth, config.grid, config.cameras) == (64, 2, (4, 2), 0)
+    assert (config.neck, config.fusion, config.num_classes, config.embedding_dim) == ("multi", "cat", 7, 128)
+    images, labels = tiny_images(config, count=6), torch.tensor([0, 0, 1, 1, 2, 2])
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+
+    def loss() -> torch.Tensor:
+        (feature,) = model.head.classified(model.backbone(images))
+        return functional.cross_entropy(model.head.classifiers[0](feature), labels)
+
+    before = model.backbone.reg_token.detach().clone()
+    first = loss()
+    first.backward()
+    optimizer.step()
+    assert loss() < first
+    steps = (model.backbone.reg_token - before)[0].detach()
+    assert steps.abs().amax(dim=1).min() > 0, "every part learns"
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        assert not torch.allclose(steps[one], steps[other], rtol=1e-3, atol=0), "and something of its own"
+
+
+def test_pass_from_timms_weights_with_the_recipes_fields(tmp_path: Path) -> None:
+    config = start(pass_from_timm(tmp_path, cameras=True, fusion="mean", neck=None, mean=(0.1, 0.2, 0.3))).config
+    assert isinstance(config, PassVitConfig)
+    assert (config.cameras, config.camera_coefficient) == (4, PassVitConfig().camera_coefficient)
+    assert (config.fusion, config.neck, config.preprocessing.mean) == ("mean", "multi", (0.1, 0.2, 0.3))
+
+
+def test_a_transreid_with_cameras_for_pass_keeps_their_coefficient(tmp_path: Path) -> None:
+    folder = save_pretrained(tiny_model(TINY_CONFIGS["transreid_vit"]), tmp_path / "model")
+    config = start(ModelSpec(backbone="pass_vit_small", weights=str(folder)), cameras=3).config
+    assert isinstance(config, PassVitConfig)
+    assert (config.cameras, config.camera_coefficient, config.depth) == (3, 3.0, 3)
+
+
+def test_timms_weights_alone_are_a_plain_vit(tmp_path: Path) -> None:
+    config = start(pass_from_timm(tmp_path, backbone=None, fusion=None, neck="single")).config
+    assert isinstance(config, TransReidConfig)
+    assert (config.neck, config.image_size) == ("single", (64, 32))
+
+
+@pytest.mark.parametrize("backbone", ["clip_vit_base", "clip_resnet50", "osnet_x1_0"])
+def test_timms_weights_for_no_other_backbone(backbone: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=rf"is a transreid_vit, and model.backbone '{backbone}' a "):
+        start(pass_from_timm(tmp_path, backbone=backbone))
+
+
+@pytest.mark.parametrize("family", ["clip_vit", "clip_resnet", "osnet"])
+def test_no_other_weights_for_pass(family: str, tmp_path: Path) -> None:
+    folder = save_pretrained(tiny_model(TINY_CONFIGS[family]), tmp_path / "model")
+    with pytest.raises(ConfigError, match=rf"is a {family}, and model.backbone 'pass_vit_small' a pass_vit;"):
+        start(ModelSpec(backbone="pass_vit_small", weights=str(folder)))
 
 
 def test_weights_that_do_not_fit_the_recipe(tmp_path: Path) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
-from published import PUBLISHED, clip_image_state, openai_text, pass_state
+from published import PUBLISHED, clip_image_state, openai_text, pass_state, timm_shapes
 from tiny import TINY_CONFIGS, tiny_model
 
 from modelscope_reid.config import (
@@ -112,6 +113,76 @@ def test_transreid_without_cameras_or_neck() -> None:
     assert recognise(shapes).config(shapes) == config
 
 
+# timm's: 224 / 16 = 14 rows of 14 patches; square, so the model opens at 256x128. 224 / 32 = 7.
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "config"),
+    [
+        ("vit_tiny_patch16_224", {}, {"width": 192}),
+        ("vit_small_patch16_224", {}, {"width": 384}),
+        ("vit_small_patch16_384", {}, {"width": 384}),
+        ("vit_base_patch16_224", {}, {"width": 768}),
+        ("vit_base_patch16_224", {"num_classes": 0}, {"width": 768}),
+        ("vit_base_patch16_224", {"img_size": (384, 128)}, {"preprocessing": Preprocessing(image_size=(384, 128))}),
+        ("vit_base_patch32_224", {}, {"patch_size": 32, "stride": 32}),
+        ("vit_large_patch16_224", {}, {"width": 1024, "depth": 24}),
+        ("deit_small_patch16_224", {}, {"width": 384}),
+    ],
+)
+def test_timms_shapes_tell_the_model(name: str, changes: dict[str, Any], config: dict[str, Any]) -> None:
+    shapes = timm_shapes(name, **changes)
+    origin = recognise(shapes)
+    assert origin.name == "ViT (timm)"
+    assert origin.config(shapes) == TransReidConfig(**config, neck="none")
+    rename = origin.rename(shapes)
+    left_out = {key for key in shapes if rename(key).target is None}
+    assert left_out == ({"head.weight", "head.bias"} & set(shapes))
+    assert all(rename(key).target == f"backbone.{key}" for key in set(shapes) - left_out)
+
+
+def test_timms_older_classifiers_are_left_out() -> None:
+    older = {"pre_logits.fc.weight": (768, 768), "pre_logits.fc.bias": (768,), "fc_norm.weight": (768,)}
+    shapes = timm_shapes("vit_base_patch16_224") | older
+    rename = recognise(shapes).rename(shapes)
+    assert recognise(shapes).config(shapes) == TransReidConfig(neck="none")
+    assert {rename(name).reason for name in older} == {"the classifier of the images it was trained on"}
+    for stranger in ("head.mlp.0.weight", "mask_token", "base.cls_token", "cls_pos"):
+        with pytest.raises(CheckpointError, match=r"is no name of a ViT \(timm\)"):
+            rename(stranger)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("vit_small_patch14_dinov2", {}, r"with layer scale \(DINOv2"),
+        ("vit_small_patch14_reg4_dinov2", {}, r"with register tokens \(DINOv2\) and layer scale .* and no position"),
+        ("deit3_small_patch16_224", {}, r"with layer scale .* and no position for its class token,"),
+        ("deit_small_distilled_patch16_224", {}, r"with a distillation token \(DeiT\)"),
+        ("vit_base_patch16_224", {"qk_norm": True}, "with norms of queries and keys,"),
+        ("vit_base_patch16_clip_224", {}, r"with a norm before its blocks \(CLIP\)"),
+        ("vit_base_patch16_224", {"global_pool": "avg"}, "with the mean of its patches for a feature"),
+        ("vit_base_patch16_224", {"no_embed_class": True}, "with no position for its class token,"),
+        ("vit_huge_patch14_224", {}, "with width 1280, whose attention heads"),  # 16 of 80 numbers
+    ],
+)
+def test_timms_other_vits_are_refused_by_what_they_have(name: str, changes: dict[str, Any], message: str) -> None:
+    shapes = timm_shapes(name, **changes)
+    with pytest.raises(CheckpointError, match=f"this is a ViT {message}.* is not supported; timm's plain ones are"):
+        recognise(shapes).config(shapes)
+
+
+def test_a_class_token_alone_makes_no_other_file_timms() -> None:
+    bare = shapes_of(pass_state(tiny_model(TINY_CONFIGS["pass_vit"]), ""))
+    assert "cls_token" in bare
+    del bare["part_token1"]
+    with pytest.raises(CheckpointError, match="'part_token2' is no name of a ViT"):
+        recognise(bare).rename(bare)("part_token2")
+    dino = {f"backbone.{name}": shape for name, shape in timm_shapes("vit_small_patch16_224").items()}
+    with pytest.raises(CheckpointError, match="of no known origin"):
+        recognise(dino)
+
+
 def test_pass_fusion_is_read_from_the_classifier_else_from_the_neck() -> None:
     # Width 64: a classifier or a single neck of 128 numbers is cat, of 64 is mean.
     for fusion in ("cat", "mean"):
@@ -162,7 +233,7 @@ def test_a_name_of_another_model_is_refused() -> None:
 def test_unknown_tensors_are_refused_with_the_known_origins() -> None:
     with pytest.raises(CheckpointError) as caught:
         recognise({"features.0.weight": (3, 3), "fc.bias": (2,)})
-    for word in ("2 tensors (features.0.weight, fc.bias", "save_pretrained", *ORIGIN_OF.values()):
+    for word in ("2 tensors (features.0.weight, fc.bias", "save_pretrained", "ViT (timm)", *ORIGIN_OF.values()):
         assert word in str(caught.value)
 
 

@@ -79,10 +79,12 @@ def convert_checkpoint(
     layout: Layout = "1536",
     image_size: tuple[int, int] | None = None,
     activation: Activation | None = None,
+    dtype: StoredType = "float32",
+    classifier: bool = True,
 ) -> LoadReport:
     """Open the checkpoint at `path` and write it to `folder` as a model folder; return the load report.
 
-    `layout` is a CLIP ViT's alone; the others have one layout each.
+    `layout` is a CLIP ViT's alone; the others have one layout each. `dtype` and `classifier` as `save_pretrained`.
 
     Raises:
         CheckpointError, ConfigError: it cannot be opened.
@@ -92,7 +94,7 @@ def convert_checkpoint(
     if isinstance(model.config, ClipVitConfig):
         model.config = dataclasses.replace(model.config, layout=layout)
         report = dataclasses.replace(report, config=model.config)
-    save_pretrained(model, folder)
+    save_pretrained(model, folder, dtype=dtype, classifier=classifier)
     return report
 
 

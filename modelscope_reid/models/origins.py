@@ -4,7 +4,7 @@ In: names and shapes. Out: the origin, the `ModelConfig` that the shapes tell, a
 the rule by which it is left out. Pure: no files, no tensors, no torch. ``name#k`` is the k-th piece, along the
 token axis, of the tensor ``name``.
 
-Sources of the names: ModelScope 1.40.2, PASS-reID, TransReID, CLIP-ReID, OpenAI CLIP, open_clip, torchreid, and
+Sources of the names: ModelScope 1.40.2, PASS-reID, TransReID, timm, CLIP-ReID, OpenAI CLIP, open_clip, torchreid, and
 reid-task (facts only).
 """
 
@@ -208,19 +208,54 @@ def _transreid_rules(shapes: Shapes) -> tuple[Rule, ...]:
     )
 
 
-def _transreid_config(shapes: Shapes) -> TransReidConfig:
-    patch_size = _shape(shapes, "base.patch_embed.proj.weight", axes=4)[-1]
-    size, stride = size_and_stride(_shape(shapes, "base.pos_embed", axes=3)[1] - 1, patch_size)
+def _transreid_config(shapes: Shapes, prefix: str = "base.") -> TransReidConfig:
+    patch_size = _shape(shapes, prefix + "patch_embed.proj.weight", axes=4)[-1]
+    size, stride = size_and_stride(_shape(shapes, prefix + "pos_embed", axes=3)[1] - 1, patch_size)
     return TransReidConfig(
         preprocessing=Preprocessing(image_size=size),
         num_classes=_classes(shapes),
-        width=_shape(shapes, "base.cls_token", axes=3)[-1],
-        depth=_depth(shapes, r"base\.blocks\.(\d+)\."),
+        width=_shape(shapes, prefix + "cls_token", axes=3)[-1],
+        depth=_depth(shapes, re.escape(prefix) + r"blocks\.(\d+)\."),
         patch_size=patch_size,
         stride=stride,
         cameras=_shape(shapes, "base.sie_embed", axes=3)[0] if "base.sie_embed" in shapes else 0,
         neck="single" if "bottleneck.weight" in shapes else "none",
     )
+
+
+# timm's plain ViT: TransReID's backbone under bare names, trained on ImageNet
+
+_TIMM_RULES = (
+    Rule(r"(cls_token|pos_embed)", r"backbone.\1"),
+    Rule(_VIT_BODY, r"backbone.\1"),
+    Rule(r"(?:head|fc_norm|pre_logits\.fc)\.(?:weight|bias)", None, "the classifier of the images it was trained on"),
+)
+_TIMM_OTHERS: Mapping[str, str] = {
+    r"dist_token": "a distillation token (DeiT)",
+    r"reg_token|register_tokens": "register tokens (DINOv2)",
+    r"blocks\.\d+\.(?:ls[12]\.gamma|gamma_[12])": "layer scale (DINOv2, DeiT III, BEiT)",
+    r"blocks\.\d+\.attn\.[qk]_norm\..+": "norms of queries and keys",
+    r"norm_pre\..+": "a norm before its blocks (CLIP)",
+}
+"""By a name that a plain ViT does not have: what the file's ViT has."""
+
+
+def _timm_config(shapes: Shapes) -> TransReidConfig:
+    config = _transreid_config(shapes, "")
+    tokens = shapes["pos_embed"][1]
+    misfits = [what for name, what in _TIMM_OTHERS.items() if any(re.fullmatch(name, given) for given in shapes)]
+    if "fc_norm.weight" in shapes and "norm.weight" not in shapes:
+        misfits.append("the mean of its patches for a feature (fc_norm in place of norm)")
+    if round(tokens**0.5) ** 2 == tokens and patches_to_size(tokens - 1) is None:
+        misfits.append("no position for its class token")
+    if config.width > 1024:  # huge, giant, SO400M: other heads than 64 numbers each
+        misfits.append(f"width {config.width}, whose attention heads no shape tells")
+    if misfits:
+        raise CheckpointError(
+            f"this is a ViT with {' and '.join(misfits)}, which is not supported; timm's plain ones are, "
+            "such as vit_base_patch16_224."
+        )
+    return config
 
 
 # CLIP-ReID (image_encoder.*, reid-task's extra keys among them) and CLIP's own files (visual.*)
@@ -327,6 +362,7 @@ ORIGINS: tuple[Origin, ...] = (
     Origin("PASS, self-supervised", "backbone.part_token1", _pass_self_supervised_config, _pass_self_supervised_rules),
     Origin("PASS, self-supervised", "part_token1", _pass_self_supervised_config, _pass_self_supervised_rules),
     Origin("TransReID", "base.cls_token", _transreid_config, _transreid_rules),
+    Origin("ViT (timm)", "cls_token", _timm_config, lambda shapes: _TIMM_RULES),
     Origin(
         "CLIP-ReID ViT",
         "image_encoder.class_embedding",

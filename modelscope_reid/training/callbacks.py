@@ -174,9 +174,13 @@ class Checkpoints(Checkpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Write where enough batches have passed; the last of an epoch is left to the epoch's end."""
-        due = self.every_batches and (batch_idx + 1) % self.every_batches == 0
-        if due and batch_idx + 1 < trainer.num_training_batches:
+        """Write where enough batches have passed; the last of an epoch is left to the epoch's end.
+
+        Never between batches whose gradients are added up: a checkpoint holds no gradients.
+        """
+        number = batch_idx + 1
+        due = self.every_batches and number % self.every_batches == 0
+        if due and number % trainer.accumulate_grad_batches == 0 and number < trainer.num_training_batches:
             self._write(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -11,8 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -22,12 +20,13 @@ from modelscope_reid.training.batches import EpochPlanner, PlannedLoader
 from modelscope_reid.training.crops import CropDataset, TrainingBatch
 from modelscope_reid.training.gathering import gather
 from modelscope_reid.training.losses import clip_loss
-from modelscope_reid.training.optimizers import make_optimizer, set_epoch_rates
-from modelscope_reid.training.seeds import generator_at, seed_at
+from modelscope_reid.training.optimizers import make_optimizer
+from modelscope_reid.training.seeds import generator_at
+from modelscope_reid.training.stage_module import StageModule
 from modelscope_reid.training.stage_specs import CaptionStage
 
 
-class CaptionTraining(LightningModule):
+class CaptionTraining(StageModule):
     """Minimises CLIP's contrastive loss; `captions` are those of each crop, of which every epoch draws one."""
 
     def __init__(
@@ -41,11 +40,11 @@ class CaptionTraining(LightningModule):
         planner: EpochPlanner,
         workers: int = 0,
     ) -> None:
-        super().__init__()
+        super().__init__(stage, planner)
         self.model, self.encoder = model.requires_grad_(True), encoder.requires_grad_(True)
         self.model.head.requires_grad_(False)
         self.stage, self.crops, self.captions = stage, crops, captions
-        self.planner, self.workers = planner, workers
+        self.workers = workers
         self.has_cameras = bool(getattr(model.config, "cameras", 0))
 
     def configure_optimizers(self) -> Optimizer:
@@ -63,16 +62,6 @@ class CaptionTraining(LightningModule):
         epoch = self.current_epoch
         self.crops.prepare(self.planner.image_size(epoch))
         return PlannedLoader(self.crops, self.planner.plans(epoch), workers=self.workers)
-
-    def on_train_epoch_start(self) -> None:
-        """Set the rates of this epoch."""
-        optimizer = self.optimizers(use_pl_optimizer=False)
-        assert isinstance(optimizer, Optimizer)
-        set_epoch_rates(optimizer, self.stage.schedule, self.current_epoch, epochs=self.stage.epochs)
-
-    def on_train_batch_start(self, batch: TrainingBatch, batch_idx: int) -> None:
-        """Seed what is drawn inside the network."""
-        torch.manual_seed(seed_at(self.planner.seed, "network", self.current_epoch, batch_idx, self.global_rank))
 
     def training_step(self, batch: TrainingBatch, batch_idx: int) -> dict[str, Any]:
         """Return the loss of the whole batch."""

@@ -15,7 +15,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -27,15 +26,15 @@ from modelscope_reid.training.crops import CropDataset, TrainingBatch
 from modelscope_reid.training.gathering import gather
 from modelscope_reid.training.initial_model import is_convolutional
 from modelscope_reid.training.objectives import batch_losses, weighted_sum
-from modelscope_reid.training.optimizers import make_optimizer, set_epoch_rates
-from modelscope_reid.training.seeds import seed_at
+from modelscope_reid.training.optimizers import make_optimizer
+from modelscope_reid.training.stage_module import StageModule
 from modelscope_reid.training.stage_specs import ImageStage
 
 NeighbourFinder = Callable[["ImageTraining", int], NDArray[Any]]
 """From the module in training and an epoch to the nearest people of each person, (C, P-1) int64."""
 
 
-class ImageTraining(LightningModule):
+class ImageTraining(StageModule):
     """Minimises the stage's losses; `text_features(epoch)` (C, P) is for the image-to-text loss."""
 
     def __init__(
@@ -49,10 +48,10 @@ class ImageTraining(LightningModule):
         find_neighbours: NeighbourFinder | None = None,
         text_features: Callable[[int], Tensor] | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(stage, planner)
         self.model = model.requires_grad_(True)  # whatever an earlier stage left
         self.stage = stage
-        self.crops, self.planner, self.workers = crops, planner, workers
+        self.crops, self.workers = crops, workers
         self.find_neighbours = find_neighbours
         self.text_features = text_features
         self._text: tuple[int, Tensor] | None = None
@@ -105,14 +104,6 @@ class ImageTraining(LightningModule):
             self._graph = (due, self.find_neighbours(self, epoch))
         return self._graph[1]
 
-    def on_train_epoch_start(self) -> None:
-        """Set the rates of this epoch."""
-        set_epoch_rates(self._optimizer(), self.stage.schedule, self.current_epoch, epochs=self.stage.epochs)
-
-    def on_train_batch_start(self, batch: TrainingBatch, batch_idx: int) -> None:
-        """Seed what is drawn inside the network."""
-        torch.manual_seed(seed_at(self.planner.seed, "network", self.current_epoch, batch_idx, self.global_rank))
-
     def training_step(self, batch: TrainingBatch, batch_idx: int) -> dict[str, Tensor]:
         """Return the weighted sum under "loss" and each loss by name."""
         images = batch.images.contiguous(memory_format=self.memory_format)
@@ -152,11 +143,6 @@ class ImageTraining(LightningModule):
         """Take the graph of people back."""
         if graph := checkpoint.get("graph"):
             self._graph = (graph["epoch"], graph["neighbours"].numpy())
-
-    def _optimizer(self) -> Optimizer:
-        optimizer = self.optimizers(use_pl_optimizer=False)
-        assert isinstance(optimizer, Optimizer)
-        return optimizer
 
 
 def running_average(decay: float) -> Callable[[Any, Any, Any], None]:

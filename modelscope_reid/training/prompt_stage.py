@@ -11,7 +11,6 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
-from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.data import Dataset
@@ -21,8 +20,8 @@ from modelscope_reid.training.batches import EpochPlanner, PlannedLoader
 from modelscope_reid.training.crops import BatchPlan
 from modelscope_reid.training.gathering import gather
 from modelscope_reid.training.losses import contrastive_loss
-from modelscope_reid.training.optimizers import make_optimizer, set_epoch_rates
-from modelscope_reid.training.seeds import seed_at
+from modelscope_reid.training.optimizers import make_optimizer
+from modelscope_reid.training.stage_module import StageModule
 from modelscope_reid.training.stage_specs import PromptStage
 
 
@@ -50,17 +49,17 @@ class FeatureDataset(Dataset[FeatureBatch]):
         return FeatureBatch(self.features[indices], self.labels[indices], indices)
 
 
-class PromptTraining(LightningModule):
+class PromptTraining(StageModule):
     """Minimises the supervised contrastive loss from images to texts and back, over the prompts alone."""
 
     def __init__(
         self, text: PromptedText, stage: PromptStage, *, features: FeatureDataset, planner: EpochPlanner
     ) -> None:
-        super().__init__()
+        super().__init__(stage, planner)
         self.text = text.eval()
         self.text.requires_grad_(False)
         self.text.prompt_learner.cls_ctx.requires_grad_(True)
-        self.stage, self.features, self.planner = stage, features, planner
+        self.stage, self.features = stage, features
 
     def configure_optimizers(self) -> Optimizer:
         """Return the optimiser of the prompts."""
@@ -69,16 +68,6 @@ class PromptTraining(LightningModule):
     def train_dataloader(self) -> PlannedLoader:
         """Plan the epoch that is about to start, or to go on."""
         return PlannedLoader(self.features, self.planner.plans(self.current_epoch), workers=0)
-
-    def on_train_epoch_start(self) -> None:
-        """Set the rate of this epoch."""
-        optimizer = self.optimizers(use_pl_optimizer=False)
-        assert isinstance(optimizer, Optimizer)
-        set_epoch_rates(optimizer, self.stage.schedule, self.current_epoch, epochs=self.stage.epochs)
-
-    def on_train_batch_start(self, batch: FeatureBatch, batch_idx: int) -> None:
-        """Seed the batch, as every stage does, though nothing is drawn here."""
-        torch.manual_seed(seed_at(self.planner.seed, "network", self.current_epoch, batch_idx, self.global_rank))
 
     def training_step(self, batch: FeatureBatch, batch_idx: int) -> dict[str, Any]:
         """Return the sum of both directions under "loss", and each by name."""

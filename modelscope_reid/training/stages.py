@@ -65,7 +65,9 @@ class RunContext:
         network = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
         if changes:
             network.config = dataclasses.replace(network.config, **changes)
-            network.head = HEADS[type(network.config)](network.config)
+            head = HEADS[type(network.config)](network.config)
+            head.load_state_dict(network.head.state_dict())
+            network.head = head
         network.eval()
         return Embedder(TorchRuntime(network, str(self.device)), network.config)
 
@@ -85,7 +87,7 @@ def run_images(context: RunContext, text_features: Callable[[int], Tensor] | Non
         context.history,
         "images",
         every=recipe.evaluation.every if context.split.measured else 0,
-        keep_best=lambda trained: keep_best(context, trained),  # type: ignore[arg-type]
+        keep_best=lambda trained: keep_best(context, trained),
     )
     run(context, "images", module, stage.epochs, stage.optimizer, watchers(context, "images", measurement))
     return module.trained().cpu()

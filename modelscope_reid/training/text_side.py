@@ -80,10 +80,14 @@ class TextSide:
             self._features = {drawn_at: self._draw(drawn_at)}
         return self._features[drawn_at]
 
-    @torch.no_grad()
     def _draw(self, epoch: int) -> Tensor:
-        assert self.prompts is not None  # the recipe has checked that there is a prompts stage
         device = self.encoder.token_embedding.weight.device
+        # Who asks first, inside a training step or outside, is to change no bit of them.
+        with torch.no_grad(), torch.autocast(device.type, enabled=False):
+            return self._run(epoch, device)
+
+    def _run(self, epoch: int, device: torch.device) -> Tensor:
+        assert self.prompts is not None  # the recipe has checked that there is a prompts stage
         chunks = torch.split(torch.arange(self.people, device=device), TEXTS_AT_ONCE)
         features = torch.cat([self.prompts(chunk) for chunk in chunks])
         if self.captions_by_label:
