@@ -17,9 +17,11 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from modelscope_reid.datasets.readers import read_dataset
 from modelscope_reid.datasets.synthetic_market import write_synthetic_market
 from modelscope_reid.embedder import Embedder
 from modelscope_reid.errors import ConfigError, InputError, TrainingError
+from modelscope_reid.evaluation import evaluate
 from modelscope_reid.training.history import read_history
 from modelscope_reid.training.training_run import TrainingResult, resume, train
 
@@ -171,6 +173,19 @@ def test_the_best_is_kept_where_the_recipe_says_so(tmp_path: Path, market: Path)
     last = torch.load(tmp_path / "run" / "stages" / "images.pt", weights_only=True)["model"]
     _, figures = read_history(tmp_path / "run").column("images", "mAP")
     assert equal(best, last) == (figures.index(max(figures)) == 3)
+
+
+def test_people_held_out_can_be_evaluated_afterwards(tmp_path: Path, market: Path) -> None:
+    held_out = {"data.held_out_people": 3, "evaluation.split": "held_out", "evaluation.every": 2}
+    result = train_osnet(tmp_path, market, **held_out, **{"evaluation.report": False})
+    dataset = read_dataset("table", str(tmp_path / "run" / "held_out.csv"))
+    assert len({record.person_id for record in dataset.query}) == 3
+    assert len(dataset.query) == 9 and len(dataset.gallery) == 9  # 3 cameras, 2 images by each
+    trained_on = json.loads((tmp_path / "run" / "run.json").read_text())["people"]
+    assert len(trained_on) == 5 and not {str(record.person_id) for record in dataset.query} & set(trained_on)
+    measured = evaluate(Embedder.from_pretrained(result.model), dataset)
+    _, figures = read_history(tmp_path / "run").column("images", "mAP")
+    assert measured.mAP == pytest.approx(figures[-1], abs=1e-6)
 
 
 def test_a_second_run_in_the_same_folder_is_refused(tmp_path: Path, market: Path) -> None:

@@ -4,8 +4,9 @@ In: a recipe, a dataset and the weights of finished stages. Out: files, each wri
 same back. Knows nothing of what a stage does.
 
 Files: recipe.yaml (every field), run.json (versions, machine, seed, people), records.csv (every image of the dataset
-with its labels and size), history.csv, curves.png, logs/ (TensorBoard), checkpoints/ (last_<stage>.ckpt; best/, a model
-folder), stages/ (weights that a finished stage hands on), model/ (the result), report/ (its evaluation).
+with its labels and size), held_out.csv (the people held out, as a table), history.csv, curves.png, logs/ (TensorBoard),
+checkpoints/ (last_<stage>.ckpt; best/, a model folder), stages/ (weights that a finished stage hands on), model/ (the
+result), report/ (its evaluation).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import json
 import platform
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from modelscope_reid.training.recipe import Recipe, StageName
 from modelscope_reid.training.recipe_files import read_recipe, write_recipe
 
 RECIPE_FILE, RUN_FILE, RECORDS_FILE = "recipe.yaml", "run.json", "records.csv"
+HELD_OUT_FILE = "held_out.csv"
 RECORD_FIELDS = ("split", "path", "person_id", "camera_id", "bytes")
 EXAMPLES = 3
 LEFTOVER = re.compile(r"\..+\.(yaml|json|csv|png|ckpt|pt|npz|html|md|safetensors)\.[a-z0-9_]{8}")
@@ -58,7 +60,7 @@ class RunFolder:
         if (folder / RECIPE_FILE).exists():
             raise InputError(f"{folder} holds a run already; go on with --resume {folder}, or choose another --output.")
         self._make_folders()
-        _write_records(dataset, folder / RECORDS_FILE)
+        _write_rows(_rows(dataset, _root(dataset)), folder / RECORDS_FILE)
         about = {
             "command": sys.argv,
             "seed": recipe.seed,
@@ -92,6 +94,11 @@ class RunFolder:
                 leftover.unlink()
         return run
 
+    def write_held_out(self, dataset: Dataset) -> None:
+        """Write the people held out of training as a table, which `evaluate --dataset table` reads."""
+        rows = [(split, str(Path(path).absolute()), *rest) for split, path, *rest in _rows(dataset, Path())]
+        _write_rows([row for row in rows if row[0] != "train"], self.folder / HELD_OUT_FILE)
+
     def _make_folders(self) -> None:
         for folder in (self.checkpoints, self.folder / "stages"):
             try:
@@ -107,7 +114,7 @@ class RunFolder:
         """Raise `TrainingError`, with the difference, where the dataset is not the one the run was started on."""
         with (self.folder / RECORDS_FILE).open(newline="", encoding="utf-8") as file:
             before = {tuple(row) for row in csv.reader(file)} - {RECORD_FIELDS}
-        now = set(_rows(dataset))
+        now = set(_rows(dataset, _root(dataset)))
         if before == now:
             return
         parts = [
@@ -162,8 +169,12 @@ class RunFolder:
         return self.folder / "stages" / f"{stage}.pt"
 
 
-def _rows(dataset: Dataset) -> list[Row]:
-    root = dataset.root if dataset.root.is_dir() else dataset.root.parent
+def _root(dataset: Dataset) -> Path:
+    return dataset.root if dataset.root.is_dir() else dataset.root.parent
+
+
+def _rows(dataset: Dataset, root: Path) -> list[Row]:
+    """Return a row per record, its path relative to `root` where it lies in there."""
     rows: list[Row] = []
     for split in SPLITS:
         for record in dataset.split(split):
@@ -176,11 +187,11 @@ def _rows(dataset: Dataset) -> list[Row]:
     return rows
 
 
-def _write_records(dataset: Dataset, path: Path) -> None:
+def _write_rows(rows: Sequence[Row], path: Path) -> None:
     with whole_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(RECORD_FIELDS)
-        writer.writerows(_rows(dataset))
+        writer.writerows(rows)
 
 
 def _version(package: str) -> str:

@@ -6,6 +6,7 @@ or of reports.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import torch
@@ -60,25 +61,32 @@ def run_prompts(context: RunContext, model: ReidModel, text: TextSide) -> None:
 
 
 def image_features(context: RunContext, model: ReidModel) -> torch.Tensor:
-    """Return the projected features (N, P) float32 of the training images, without augmentation; computed once."""
+    """Return the projected features (N, P) float32 of the training images, without augmentation; computed once.
+
+    Camera embeddings are left out, as the published code leaves them out of its first stage.
+    """
     kept = context.run.kept(FEATURES)
     if kept is not None:
         features: torch.Tensor = kept["features"]
         return features
     config = model.config
     assert isinstance(config, ClipVitConfig | ClipResNetConfig)
-    rows = torch.arange(len(context.split.records)).numpy()
     clip_reid = {"layout": "clip-reid"} if isinstance(config, ClipVitConfig) else {}
-    embedder = context.embedder(model, neck_feature="before", **clip_reid)
-    vectors = embedder.embed(
-        [record.path for record in context.split.records],
-        camera_ids=context.cameras_of(model, rows),
-        progress=context.progress,
-    )
+    embedder = context.embedder(_without_cameras(model), neck_feature="before", **clip_reid)
+    vectors = embedder.embed([record.path for record in context.split.records], progress=context.progress)
     features = torch.from_numpy(vectors[:, -config.projection_dim :].copy())
     if processes()[0] == 0:
         context.run.keep(FEATURES, {"features": features})
     return features
+
+
+def _without_cameras(model: ReidModel) -> ReidModel:
+    """Return a copy of `model` whose camera embeddings, where it has any, are zero."""
+    model = copy.deepcopy(model)
+    for name, parameter in model.named_parameters():
+        if name.startswith("backbone.camera_embedding."):
+            parameter.detach().zero_()
+    return model
 
 
 def random_planner(

@@ -78,6 +78,8 @@ def train(
     run = RunFolder(Path(output))
     if processes()[0] == 0:
         run.start(told, dataset, split.people)
+        if split.measured is not None and split.measured is not dataset:
+            run.write_held_out(split.measured)
     history = read_history(run.folder)
     return _run(RunContext(told, run, split, context_device, history, progress), dataset)
 
