@@ -293,6 +293,21 @@ def test_a_killed_run_resumes_to_the_same_bits(
 
 
 @pytest.mark.slow
+def test_a_full_disk_is_one_error_and_the_run_goes_on_later(tmp_path: Path, market: Path) -> None:
+    """The first checkpoint (about 500 KB) does not fit; nothing of it is left, and with room the run goes on."""
+    run = tmp_path / "run"
+    overrides = {"data.root": str(market), "evaluation.report": False, "evaluation.every": 0}
+    recipe = str(write_yaml(tmp_path, OSNET))
+    full = drive(recipe=recipe, output=str(run), overrides=overrides, file_bytes=100_000)
+    assert full.returncode == 1
+    assert "last_images.ckpt cannot be written" in full.stderr and "make room, then resume" in full.stderr
+    assert [line for line in full.stderr.splitlines() if line.startswith("error: ")] == full.stderr.splitlines()[-1:]
+    assert list((run / "checkpoints").iterdir()) == [] and not (run / "model").exists()
+    resume(run, device="cpu")
+    assert (run / "model" / "model.safetensors").stat().st_size > 100_000
+
+
+@pytest.mark.slow
 def test_two_processes_give_the_loss_curve_of_one(tmp_path: Path, market: Path) -> None:
     stages = {"prompts": {"epochs": 2, "batch_size": 16}, "images": {**CLIP["images"], "augmentation": NO_AUGMENTATION}}
     recipe = write_yaml(tmp_path, {**CLIP, **stages, "model": {**CLIP["model"], "drop_path": 0.0}})

@@ -3,18 +3,22 @@
 python tests/training_driver.py '{"recipe": …, "output": …, "overrides": {…}}'          train
 python tests/training_driver.py '{"resume": …}'                                       go on
 With "kill": ["images", 3] the process sends itself SIGKILL when the stage's fourth batch begins.
+With "file_bytes": N no file can grow beyond N bytes, as on a disk that fills up.
+An error that this package raises on purpose ends the process with its text on stderr and status 1.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import sys
 from typing import Any
 
 import torch
 
+from modelscope_reid.errors import ReidError
 from modelscope_reid.training.caption_stage import CaptionTraining
 from modelscope_reid.training.image_stage import ImageTraining
 from modelscope_reid.training.prompt_stage import PromptTraining
@@ -43,6 +47,17 @@ def main() -> None:
     torch.set_num_threads(1)
     if "kill" in told:
         kill_at(*told["kill"])
+    if "file_bytes" in told:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # so that writing fails instead
+        resource.setrlimit(resource.RLIMIT_FSIZE, (told["file_bytes"], told["file_bytes"]))
+    try:
+        run(told)
+    except ReidError as error:
+        sys.exit(f"error: {error}")
+
+
+def run(told: dict[str, Any]) -> None:
+    """Train or go on."""
     if "resume" in told:
         resume(told["resume"], device="cpu")
     else:
