@@ -20,8 +20,8 @@ from modelscope_reid.hub import bundled_model, resolve_model
 from modelscope_reid.ranking.calibration import Verifier
 from modelscope_reid.ranking.similarity import cosine_similarity
 
-DRAWN = re.compile(r"(person\d+)_camera\d+")
-"""The name of a drawn crop, which says who is on it."""
+DRAWN = re.compile(r"(person\d+)_(camera\d+)")
+"""The name of a drawn crop, which says who is on it and which camera took it."""
 
 
 def run_demo(images: Sequence[str], *, model: str | None = None) -> str:
@@ -59,18 +59,25 @@ def _table(names: Sequence[str], similarities: NDArray[np.float32]) -> list[str]
 
 
 def _who_is_who(names: Sequence[str], similarities: NDArray[np.float32], verifier: Verifier | None) -> list[str]:
-    """Return a line per image: its nearest other one, and what a calibrated model says of the two."""
-    others = similarities.copy()
-    np.fill_diagonal(others, -np.inf)
+    """Return a line per image: its nearest other one, and what a calibrated model says of the two.
+
+    Drawn crops are compared with those of other cameras, as re-identification is judged.
+    """
+    drawn = [match for match in map(DRAWN.fullmatch, names) if match]
+    whole = len(drawn) == len(names)
+    cameras = np.array([match[2] for match in drawn]) if whole else np.arange(len(names))
+    others = np.where(cameras[:, None] == cameras[None, :], -np.inf, similarities)
     nearest = others.argmax(axis=1)
     width = max(map(len, names))
-    lines = ["who is who: the nearest other image" + (", and whether it shows the same person" if verifier else "")]
+    which = "the nearest image by another camera" if whole else "the nearest other image"
+    lines = [f"who is who: {which}" + (", and whether it shows the same person" if verifier else "")]
     for row, (name, found) in enumerate(zip(names, nearest, strict=True)):
-        similarity = float(others[row, found])
+        similarity = float(similarities[row, found])
         verdict = f"  {verifier.judge(similarity).decision}" if verifier else ""
         lines.append(f"{name:<{width}} -> {names[found]:<{width}} {similarity:6.3f}{verdict}")
-    people = [match[1] for match in map(DRAWN.fullmatch, names) if match]
-    if len(people) == len(names):
+    if whole:
+        people = [match[1] for match in drawn]
         right = sum(person == people[found] for person, found in zip(people, nearest, strict=True))
-        lines.append(f"the nearest other image shows the same person for {right} of {len(names)}")
+        lines.append(f"{which} shows the same person for {right} of {len(names)}")
+        lines.append("(the people are drawn, and the model was trained on photographs of real ones)")
     return lines

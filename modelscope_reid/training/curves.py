@@ -93,7 +93,8 @@ def _draw(axes: Axes, history: History, stage: str, names: Sequence[str]) -> Non
     axes.yaxis.get_offset_text().set(fontsize=8, color=INK)
     axes.set_xlabel("epoch")
     if names:
-        legend = axes.legend(loc="best", fontsize=7.5, labelcolor=INK, edgecolor=PAPER, facecolor=PAPER)
+        place = "lower right" if names[0] in MEASURED else "best"
+        legend = axes.legend(loc=place, fontsize=7.5, labelcolor=INK, edgecolor=PAPER, facecolor=PAPER)
         for text in legend.get_texts():
             text.set_parse_math(False)
 
