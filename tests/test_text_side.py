@@ -208,3 +208,12 @@ def test_towers_of_two_clips_do_not_fit(tmp_path: Path) -> None:
     words = r"clip\.pt ends in 24 numbers and the image tower in 8; give model\.text_weights of the same CLIP"
     with pytest.raises(ConfigError, match=words):
         side(model={"text_weights": str(path)})
+
+
+def test_a_random_tower_beside_weights_without_a_text_side() -> None:
+    """Our own model folders have no text; such weights are then not even asked for a text tower."""
+    states = [
+        side(model=given).state_dict()["encoder"] for given in ({"weights": "/nowhere", "text_weights": "random"}, {})
+    ]
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])

@@ -41,7 +41,7 @@ class ModelSpec(Checked):
         backbone: Name in the table of backbones; null takes what the weights are.
         weights: Hub id, model folder or checkpoint to start from; null starts from random numbers.
         published_weights: What the published run started from, for a warning where `weights` is null.
-        text_weights: CLIP checkpoint for the text tower; null takes `weights` where that is CLIP's.
+        text_weights: CLIP checkpoint for the text tower, or random; null takes `weights`, which then must be CLIP's.
         image_size: Height and width.
         mean: Mean of each RGB channel, for pixels of 0 to 1.
         std: Standard deviation of each RGB channel.

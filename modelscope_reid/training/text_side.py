@@ -33,6 +33,8 @@ from modelscope_reid.training.recipe import Recipe
 from modelscope_reid.training.seeds import generator_at, seed_at
 
 TEXTS_AT_ONCE = 64
+RANDOM = "random"
+"""The word for a text tower that starts from random numbers beside an image tower that does not."""
 
 
 class TextSide:
@@ -102,7 +104,7 @@ class TextSide:
 
 def _open_encoder(recipe: Recipe, config: ClipVitConfig | ClipResNetConfig, seed: int) -> CaptionEncoder:
     weights = recipe.model.text_weights or recipe.model.weights
-    if weights is None:
+    if weights is None or weights == RANDOM:
         return random_caption_encoder(
             width=recipe.model.text_width,
             depth=recipe.model.text_depth,
