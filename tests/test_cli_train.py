@@ -144,7 +144,8 @@ def test_control_c_in_the_middle_of_an_epoch_and_on_from_there(place: Path, tmp_
     arguments = ["--output", str(run), "--data.root", str(place / "data"), "--device", "cpu"]
     long = ["--images.epochs", "1000", "--evaluation.report", "false"]
     command = [*MODULE, "train", str(place / "tiny.yaml"), *arguments, *long]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    listening = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}  # whatever started the tests
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **listening) as process:
         deadline = time.monotonic() + 90
         while not list(run.glob("checkpoints/*.ckpt")) and time.monotonic() < deadline:
             time.sleep(0.2)

@@ -137,7 +137,7 @@ def test_the_command_prints_one_object_and_the_same_from_saved_features(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "nothing to evaluate: give --model and --root, or --features"),
+        ([], "nothing to evaluate: give --root, the folder of the dataset, or --features"),
         (["--features", "none.npz"], r"none.npz does not exist"),
         (["--model", "MODEL", "--root", "/no/such/place"], "/no/such/place"),
         (["--model", "MODEL", "--root", ".", "--dataset", "markt1501"], "market1501"),

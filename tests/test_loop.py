@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,15 @@ def test_accumulated_and_clipped(tmp_path: Path) -> None:
     assert clipped.weight.item() == pytest.approx(1.0 - 0.001 * 5, abs=1e-6)
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C raises, also where a shell started the tests in its background and so with the signal ignored."""
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, handler)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_interrupted(tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGINT)
     path = tmp_path / "last.ckpt"

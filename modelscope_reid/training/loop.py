@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
@@ -86,7 +87,7 @@ def run_stage(
             gradient_clip_val=optimizer.clip_gradient or None,
             logger=TensorBoardLogger(logs.parent, name=logs.name, version=""),
             callbacks=list(callbacks),
-            enable_checkpointing=True,
+            enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
             enable_progress_bar=False,
             enable_model_summary=False,
             use_distributed_sampler=False,
