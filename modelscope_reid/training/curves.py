@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -93,7 +93,7 @@ def _draw(axes: Axes, history: History, stage: str, names: Sequence[str]) -> Non
     axes.yaxis.get_offset_text().set(fontsize=8, color=INK)
     axes.set_xlabel("epoch")
     if names:
-        place = "lower right" if names[0] in MEASURED else "best"
+        place: Literal["lower right", "best"] = "lower right" if names[0] in MEASURED else "best"
         legend = axes.legend(loc=place, fontsize=7.5, labelcolor=INK, edgecolor=PAPER, facecolor=PAPER)
         for text in legend.get_texts():
             text.set_parse_math(False)
