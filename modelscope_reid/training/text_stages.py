@@ -10,7 +10,6 @@ import copy
 from collections.abc import Sequence
 
 import torch
-from lightning.pytorch import LightningModule
 
 from modelscope_reid.config import ClipResNetConfig, ClipVitConfig
 from modelscope_reid.models.reid_model import ReidModel
@@ -44,7 +43,7 @@ def run_captions(context: RunContext, model: ReidModel, text: TextSide) -> None:
         workers=context.recipe.data.workers,
     )
     run(context, "captions", module, stage.epochs, stage.optimizer, watchers(context, "captions"))
-    _to_cpu(module)
+    module.cpu()
 
 
 def run_prompts(context: RunContext, model: ReidModel, text: TextSide) -> None:
@@ -57,7 +56,7 @@ def run_prompts(context: RunContext, model: ReidModel, text: TextSide) -> None:
     dataset = FeatureDataset(features, torch.from_numpy(context.split.labels))
     module = PromptTraining(text.start_prompts(), stage, features=dataset, planner=planner)
     run(context, "prompts", module, stage.epochs, stage.optimizer, watchers(context, "prompts"))
-    _to_cpu(module)
+    module.cpu()
 
 
 def image_features(context: RunContext, model: ReidModel) -> torch.Tensor:
@@ -103,7 +102,3 @@ def random_planner(
         processes=number,
         whole_batches=number > 1,
     )
-
-
-def _to_cpu(module: LightningModule) -> None:
-    module.cpu()
