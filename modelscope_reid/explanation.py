@@ -172,7 +172,7 @@ def _vision_transformer(embedder: Embedder) -> tuple[ReidModel, VitConfig]:
     if not isinstance(embedder.runtime, TorchRuntime):
         raise InputError(
             f"this model runs in {type(embedder.runtime).__name__}, which does not show its attention; open it with "
-            "PyTorch: Embedder.from_pretrained."
+            "PyTorch: Embedder.from_pretrained(…, runtime='torch')."
         )
     return embedder.runtime.model, embedder.config
 

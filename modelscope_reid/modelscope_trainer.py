@@ -99,7 +99,7 @@ class ReidTrainer(BaseTrainer):  # type: ignore[misc]  # modelscope is untyped
         data = read_recipe(started if started.exists() else Path(self.recipe or ""), self.overrides).data
         if data.root is None:
             raise InputError("data_root is not given; name the folder of the dataset.")
-        embedder = Embedder.from_pretrained(checkpoint_path or run.model, device=self.device)
+        embedder = Embedder.from_pretrained(checkpoint_path or run.model, device=self.device, runtime="torch")
         return evaluate(embedder, read_dataset(data.dataset, data.root)).ranking.figures()
 
 

@@ -165,5 +165,5 @@ def _result(context: RunContext, model: ReidModel, dataset: Dataset) -> Training
     save_pretrained(model, run.model)
     if not (context.recipe.evaluation.report and dataset.query and dataset.gallery):
         return TrainingResult(run.folder, run.model, None)
-    embedder = Embedder.from_pretrained(run.model, device=str(context.device))
+    embedder = Embedder.from_pretrained(run.model, device=str(context.device), runtime="torch")
     return TrainingResult(run.folder, run.model, evaluate(embedder, dataset, output=run.report))
