@@ -114,9 +114,12 @@ def _stock_section(config: PassVitConfig) -> dict[str, Any]:
     }
 
 
-def configuration_for(config: ModelConfig) -> dict[str, Any]:
-    """Return what configuration.json holds: ModelScope's stock types where they fit, else our own."""
-    stock = isinstance(config, PassVitConfig) and fits_stock(config)
+def configuration_for(config: ModelConfig, *, stock: bool = True) -> dict[str, Any]:
+    """Return what configuration.json holds: ModelScope's stock types where they fit, else our own.
+
+    Without `stock` always our own: for a folder without the weights that plain ModelScope opens.
+    """
+    stock = stock and fits_stock(config)
     model: dict[str, Any] = {"type": STOCK_MODEL_TYPE if stock else OWN_TYPE, "reid": config.to_dict()}
     if stock and isinstance(config, PassVitConfig):
         model["cfg"] = _stock_section(config)
@@ -166,20 +169,32 @@ def read_configuration(folder: Path) -> tuple[ModelConfig, bool]:
     )
 
 
+def read_section(folder: Path, name: str) -> dict[str, Any] | None:
+    """Return a section of a folder's configuration.json that not every model has; None without section or file.
+
+    Raises:
+        ConfigError: the file cannot be read, or the section is no object.
+    """
+    path = folder / CONFIGURATION_FILE
+    values = _read_json(path).get(name) if path.is_file() else None
+    if values is not None and not isinstance(values, dict):
+        raise ConfigError(f"{path}, section {name!r}: expected an object.")
+    return values
+
+
 def read_verifier(folder: Path) -> Verifier | None:
     """Return what a model folder's configuration.json says of same and different pairs, or None.
 
     Raises:
         ConfigError: it says it in a way that cannot be read.
     """
-    path = folder / CONFIGURATION_FILE
-    values = _read_json(path).get(VERIFICATION) if path.is_file() else None
+    values = read_section(folder, VERIFICATION)
     if values is None:
         return None
     try:
         return Verifier.from_dict(values)
     except (InputError, TypeError) as error:
-        raise ConfigError(f"{path}, section {VERIFICATION!r}: {error}") from error
+        raise ConfigError(f"{folder / CONFIGURATION_FILE}, section {VERIFICATION!r}: {error}") from error
 
 
 def write_verifier(folder: Path, verifier: Verifier) -> None:

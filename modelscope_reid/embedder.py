@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain, islice, repeat
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
@@ -38,7 +39,8 @@ from modelscope_reid.images import (
 from modelscope_reid.preprocess import resize, to_batch
 from modelscope_reid.ranking.calibration import Verifier
 from modelscope_reid.ranking.similarity import normalize as to_unit_length
-from modelscope_reid.runtimes import Runtime
+from modelscope_reid.runtimes import Precision, Runtime, RuntimeChoice
+from modelscope_reid.runtimes.exported_folder import open_exported, read_export
 
 if TYPE_CHECKING:
     from modelscope_reid.models.checkpoints import LoadReport
@@ -99,28 +101,39 @@ class Embedder:
         revision: str | None = None,
         batch_size: int = 32,
         limits: ImageLimits = DEFAULT_LIMITS,
+        runtime: RuntimeChoice = "auto",
+        precision: Precision | None = None,
+        threads: int | None = None,
     ) -> Embedder:
-        """Open `model`: a ModelScope hub id, a model folder, or one checkpoint file of any known origin.
+        """Open `model`: a hub id, a model folder, an exported folder, or one checkpoint file of any known origin.
 
         None opens the light model that comes with the package.
         `image_size` (height, width) overrides the model's own; `layout` is ``clip-reid`` or ``1536`` for a CLIP
-        ViT; `activation` is for CLIP weights that were not trained with QuickGELU; `device` as in `TorchRuntime`.
+        ViT; `activation` is for CLIP weights that were not trained with QuickGELU.
+        `runtime` is the engine; ``auto`` takes the fastest exact one, on a GPU PyTorch (see `runtimes.choice`).
+        `device` is in its words: ``cpu``, ``cuda:1``. `precision` None is ``fp32``, or what a folder was exported in.
+        `threads` None takes one per core that the process may use.
 
         Raises:
             HubError: neither a local path nor to be had from the hub.
             CheckpointError: the weights are broken, unsafe, unknown, or do not fit.
             ConfigError: the folder's configuration.json is missing or wrong.
+            InputError: a library that is not installed, or a device, precision or override that cannot be had.
         """
-        from modelscope_reid.models.checkpoints import load_checkpoint
-        from modelscope_reid.runtimes.torch_runtime import TorchRuntime
-
         path = bundled_model() if model is None else resolve_model(model, revision=revision)
+        verifier = read_verifier(path) if path.is_dir() else None
+        if path.is_dir() and read_export(path):
+            _refuse_overrides(path, image_size=image_size, layout=layout, activation=activation)
+            engine, config = open_exported(path, runtime=runtime, precision=precision, device=device, threads=threads)
+            return cls(engine, config, verifier=verifier, batch_size=batch_size, limits=limits)
+        from modelscope_reid.models.checkpoints import load_checkpoint
+        from modelscope_reid.runtimes.choice import open_runtime
+
         network, report = load_checkpoint(path, image_size=image_size, layout=layout, activation=activation)
         for note in report.notes:
             logger.warning("%s: %s", report.source, note)
-        runtime = TorchRuntime(network, device)
-        verifier = read_verifier(path) if path.is_dir() else None
-        return cls(runtime, network.config, report=report, verifier=verifier, batch_size=batch_size, limits=limits)
+        engine = open_runtime(network, runtime=runtime, precision=precision or "fp32", device=device, threads=threads)
+        return cls(engine, network.config, report=report, verifier=verifier, batch_size=batch_size, limits=limits)
 
     @property
     def embedding_dim(self) -> int:
@@ -281,6 +294,16 @@ class Embedder:
                 f"the model gave NaN or infinite numbers for {describe_source(jobs[bad[0]].source)}; "
                 "its weights are damaged or overflow: load the checkpoint again, or another one."
             )
+
+
+def _refuse_overrides(folder: Path, **overrides: object) -> None:
+    """Raise `InputError` where something is given that an exported graph has built in."""
+    given = [name for name, value in overrides.items() if value is not None]
+    if given:
+        raise InputError(
+            f"{folder} is an exported folder, whose {', '.join(given)} cannot be changed; leave that out, or open and "
+            "export the model that it was made from."
+        )
 
 
 def _with_cameras(sources: Iterable[Any], camera_ids: Iterable[int] | None) -> Iterator[tuple[Any, int]]:

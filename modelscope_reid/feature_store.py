@@ -123,6 +123,7 @@ def embed_dataset(
         state = {
             "dataset": dataset.fingerprint,
             "model": embedder.fingerprint,
+            "precision": embedder.runtime.precision,
             "flip": flip,
             "rows": len(records),
             "dim": embedder.embedding_dim,

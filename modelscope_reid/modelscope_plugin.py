@@ -1,8 +1,8 @@
-"""ModelScope's face: importing it registers our model, pipeline, metric and trainer, and takes over the stock ones.
+"""ModelScope's face: importing it registers our model, pipeline, metric, trainer and exporter over the stock ones.
 
 In and out: ModelScope's conventions (a path, URL, PIL image or BGR array in; ``{"img_embedding": (1, D) float32}``
-out; a list in, a list out). Everything is done by `Embedder`, `load_checkpoint` and `evaluation`; nothing is decided
-here.
+out; a list in, a list out). Everything is done by `Embedder`, `load_checkpoint`, `open_exported` and `evaluation`;
+nothing is decided here.
 Written against ModelScope 1.40.2 (Apache-2.0).
 """
 
@@ -16,6 +16,7 @@ import modelscope.models.cv.image_reid_person.pass_model
 import modelscope.pipelines.cv.image_reid_person_pipeline  # noqa: F401  # the stock classes must be there first
 import numpy as np
 import torch
+from modelscope.exporters.builder import EXPORTERS
 from modelscope.metrics.base import Metric
 from modelscope.metrics.builder import METRICS, task_default_metrics
 from modelscope.models.base.base_torch_model import TorchModel
@@ -37,9 +38,12 @@ from modelscope_reid.feature_store import FIELDS, LabelledFeatures
 from modelscope_reid.hub import DEFAULT_MODEL_ID, resolve_model
 from modelscope_reid.images import is_single_image
 from modelscope_reid.models.checkpoints import load_checkpoint
+from modelscope_reid.modelscope_exporter import ReidExporter
 from modelscope_reid.modelscope_trainer import ReidTrainer
 from modelscope_reid.ranking.report import SameCamera
-from modelscope_reid.runtimes.torch_runtime import TorchRuntime
+from modelscope_reid.runtimes import Precision, RuntimeChoice
+from modelscope_reid.runtimes.choice import open_runtime
+from modelscope_reid.runtimes.exported_folder import open_exported, read_export
 
 LABELS = FIELDS[1:]
 """What a batch of an evaluation says of its images, under "labels": the columns of a features file."""
@@ -53,6 +57,8 @@ class ReidTorchModel(TorchModel):  # type: ignore[misc]  # modelscope is untyped
 
     def __init__(self, model_dir: str, **kwargs: Any) -> None:
         super().__init__(model_dir=model_dir)
+        if read_export(Path(model_dir)):
+            raise InputError(f"{model_dir} is an exported folder, which has no PyTorch model; open it by pipeline().")
         self.reid, self.report = load_checkpoint(Path(model_dir).resolve())
 
     def forward(
@@ -66,22 +72,47 @@ class ReidTorchModel(TorchModel):  # type: ignore[misc]  # modelscope is untyped
         return embeddings
 
 
+class ExportedModel:
+    """An exported folder in the place of a ModelScope `Model`, which is PyTorch's."""
+
+    def __init__(self, model_dir: str) -> None:
+        self.model_dir = model_dir
+
+
 class ReidPipeline(Pipeline):  # type: ignore[misc]  # modelscope is untyped
     """``pipeline("image-reid-person", model=…)``: one image or a list, truly batched.
 
-    `model` is a hub id, a model folder, or None for ModelScope's default model. Arrays are BGR, as ModelScope
-    has them.
+    `model` is a hub id, a model folder, an exported folder, or None for ModelScope's default model. Arrays are BGR, as
+    ModelScope has them. `runtime` and `precision` are `Embedder.from_pretrained`'s; by default a model runs in PyTorch
+    and float32, and an exported folder as it was exported.
     """
 
-    def __init__(self, model: str | ReidTorchModel | None = None, *, batch_size: int = 32, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        model: str | ReidTorchModel | None = None,
+        *,
+        batch_size: int = 32,
+        runtime: RuntimeChoice | None = None,
+        precision: Precision | None = None,
+        **kwargs: Any,
+    ) -> None:
+        opened: Any = model
         if not isinstance(model, ReidTorchModel):
             source: Any = getattr(model, "model_dir", model) or DEFAULT_MODEL_ID
-            model = str(resolve_model(source))
+            path = resolve_model(source)
+            opened = ExportedModel(str(path)) if path.is_dir() and read_export(path) else str(path)
         kwargs.setdefault("use_hf", False)
-        super().__init__(model=model, auto_collate=False, **kwargs)
+        device = kwargs.get("device")
+        super().__init__(model=opened, auto_collate=False, **kwargs)
+        asked: dict[str, Any] = {"device": str(self.device) if device else None}
+        if isinstance(self.model, ExportedModel):
+            folder = Path(self.model.model_dir)
+            engine, config = open_exported(folder, runtime=runtime or "auto", precision=precision, **asked)
+            self.embedder = Embedder(engine, config, batch_size=batch_size)
+            return
         network = self.model.reid
         self.embedder = Embedder(
-            TorchRuntime(network, str(self.device)),
+            open_runtime(network, runtime=runtime or "torch", precision=precision or "fp32", **asked),
             network.config,
             report=self.model.report,
             batch_size=batch_size,
@@ -191,6 +222,7 @@ def _logged(evaluation: Evaluation) -> Evaluation:
 def _register() -> None:
     for name in (OWN_TYPE, STOCK_MODEL_TYPE):
         MODELS.register_module(TASK, module_name=name, module_cls=ReidTorchModel, force=True)
+        EXPORTERS.register_module(TASK, module_name=name, module_cls=ReidExporter, force=True)
     for name in (OWN_TYPE, STOCK_PIPELINE_TYPE):
         PIPELINES.register_module(TASK, module_name=name, module_cls=ReidPipeline, force=True)
     METRICS.register_module(module_name=TASK, module_cls=ReidMetric, force=True)

@@ -12,7 +12,13 @@ import pytest
 from tiny import TINY_CONFIGS
 
 from modelscope_reid.config import BACKBONES, ModelConfig, PassVitConfig, Preprocessing
-from modelscope_reid.configuration import config_from_stock, configuration_for, fits_stock, read_configuration
+from modelscope_reid.configuration import (
+    config_from_stock,
+    configuration_for,
+    fits_stock,
+    read_configuration,
+    read_section,
+)
 from modelscope_reid.errors import ConfigError
 
 # The keys that ModelScope 1.40.2 reads, with the values of the hub's Market model as compatibility.md tells them.
@@ -150,6 +156,22 @@ def test_what_does_not_fit_is_written_in_ours_alone(config: ModelConfig, tmp_pat
     assert not {"plugins", "allow_remote"} & set(written)
     (tmp_path / "configuration.json").write_text(json.dumps(written))
     assert read_configuration(tmp_path) == (config, True)
+
+
+def test_what_fits_stock_is_ours_alone_where_plain_modelscope_finds_no_weights() -> None:
+    configuration = configuration_for(PassVitConfig(num_classes=3), stock=False)
+    assert (configuration["model"]["type"], configuration["pipeline"]["type"]) == ("modelscope-reid",) * 2
+    assert "cfg" not in configuration["model"]
+
+
+def test_a_section_is_an_object_or_not_there(tmp_path: Path) -> None:
+    assert read_section(tmp_path, "export") is None
+    path = tmp_path / "configuration.json"
+    path.write_text('{"export": {"format": "onnx"}, "verification": 3}')
+    assert read_section(tmp_path, "export") == {"format": "onnx"}
+    assert read_section(tmp_path, "model") is None
+    with pytest.raises(ConfigError, match="section 'verification': expected an object"):
+        read_section(tmp_path, "verification")
 
 
 def test_read_configuration_tells_the_schemas_apart(tmp_path: Path) -> None:

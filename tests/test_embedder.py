@@ -17,6 +17,7 @@ from modelscope_reid.config import OsnetConfig, Preprocessing
 from modelscope_reid.hub import bundled_model
 from modelscope_reid.models.reid_model import ReidModel
 from modelscope_reid.preprocess import resize, to_batch
+from modelscope_reid.runtimes import RuntimeName
 from modelscope_reid.runtimes.torch_runtime import TorchRuntime
 
 CONFIG = TINY_CONFIGS["pass_vit"]
@@ -228,3 +229,20 @@ def test_without_a_model_the_packages_own_is_opened() -> None:
     vectors = own.embed([picture(1), picture(2)])
     assert vectors.shape == (2, own.embedding_dim) and vectors.dtype == np.float32
     assert np.abs(vectors[0] - vectors[1]).max() > 1e-3
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
+def test_from_pretrained_opens_a_model_in_the_engine_named(runtime: RuntimeName, tmp_path: Path) -> None:
+    save_pretrained(ReidModel.with_seed(CONFIG), tmp_path)
+    plain = Embedder.from_pretrained(tmp_path, device="cpu", runtime="torch")
+    opened = Embedder.from_pretrained(tmp_path, device="cpu", runtime=runtime, threads=1).with_batch_size(2)
+    assert (opened.runtime.name, opened.runtime.precision) == (f"{runtime} on cpu", "fp32")
+    assert opened.fingerprint == plain.fingerprint and opened.report == plain.report
+    images = [picture(number) for number in range(5)]
+    np.testing.assert_allclose(opened.embed(images), plain.embed(images), rtol=1e-4, atol=1e-4)
+
+
+def test_int8_without_an_export_says_what_to_run(tmp_path: Path) -> None:
+    save_pretrained(ReidModel.with_seed(CONFIG), tmp_path)
+    with pytest.raises(InputError, match="run `modelscope-reid export --precision int8"):
+        Embedder.from_pretrained(tmp_path, precision="int8")

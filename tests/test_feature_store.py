@@ -114,6 +114,15 @@ def test_a_half_written_row_is_cut_off_and_the_rest_is_kept(
     np.testing.assert_array_equal(again.embeddings, whole.embeddings)
 
 
+def test_rows_of_another_precision_are_refused(
+    dataset: Dataset, embedder: Embedder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embed_dataset(embedder, dataset, tmp_path)
+    monkeypatch.setattr(embedder.runtime, "precision", "int8")  # the same weights, and so the same fingerprint
+    with pytest.raises(InputError, match="of another model, dataset or setting"):
+        embed_dataset(embedder, dataset, tmp_path)
+
+
 def test_rows_of_another_model_or_dataset_are_refused(dataset: Dataset, embedder: Embedder, tmp_path: Path) -> None:
     embed_dataset(embedder, dataset, tmp_path)
     other = Embedder(TorchRuntime(ReidModel.with_seed(CONFIG, seed=1), "cpu"), CONFIG)
