@@ -32,5 +32,9 @@ class InputError(ReidError, ValueError):
     """An argument that is not an image has a wrong shape, range or combination."""
 
 
+class GalleryError(ReidError, OSError):
+    """A gallery cannot be read or written: a damaged or foreign file, a full disk, a server that does not answer."""
+
+
 class TrainingError(ReidError, RuntimeError):
     """Training cannot go on: a loss that is not finite, or a run folder that does not fit."""
