@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from modelscope_reid.errors import (
         CheckpointError,
         ConfigError,
+        GalleryError,
         HubError,
         ImageError,
         InputError,
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
         TrainingError,
     )
     from modelscope_reid.evaluation import evaluate
+    from modelscope_reid.gallery.entries import Filters, Identity, Match
+    from modelscope_reid.gallery.gallery import Gallery
     from modelscope_reid.hub import resolve_model
     from modelscope_reid.images import ImageLimits, load_image
     from modelscope_reid.models.checkpoints import LoadReport, load_checkpoint
@@ -39,11 +42,16 @@ _HOMES = {
     "Embedder": "embedder",
     "Embeddings": "embeddings",
     "Failure": "embeddings",
+    "Filters": "gallery.entries",
+    "Gallery": "gallery.gallery",
+    "GalleryError": "errors",
     "HubError": "errors",
+    "Identity": "gallery.entries",
     "ImageError": "errors",
     "ImageLimits": "images",
     "InputError": "errors",
     "LoadReport": "models.checkpoints",
+    "Match": "gallery.entries",
     "Market1501": "datasets.market_layout",
     "ReidError": "errors",
     "ReidModel": "models.reid_model",
@@ -66,12 +74,17 @@ __all__ = [
     "Embedder",
     "Embeddings",
     "Failure",
+    "Filters",
+    "Gallery",
+    "GalleryError",
     "HubError",
+    "Identity",
     "ImageError",
     "ImageLimits",
     "InputError",
     "LoadReport",
     "Market1501",
+    "Match",
     "ReidError",
     "ReidModel",
     "TrainingError",

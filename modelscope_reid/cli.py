@@ -1,4 +1,4 @@
-"""The command line: one function per command, each a thin face of a library function.
+"""The command line: one function per command, each a thin face of a library function; model_commands.py has some.
 
 command_line.py turns signatures and docstrings into options. Results go to stdout, progress and errors to stderr;
 the exit status is 0 for success, 1 where an image or the whole command failed, 2 for wrong usage.
@@ -16,8 +16,11 @@ from textwrap import fill
 from typing import TYPE_CHECKING, Any, Literal
 
 from modelscope_reid.command_line import Commands, Overrides, build_parser, keyword_arguments
-from modelscope_reid.config import Activation, Layout
+from modelscope_reid.config import Layout
 from modelscope_reid.errors import InputError, ReidError
+from modelscope_reid.gallery_commands import enroll, gallery, identify, search
+from modelscope_reid.model_commands import benchmark, convert, export, inspect
+from modelscope_reid.runtimes import Precision, RuntimeChoice
 
 if TYPE_CHECKING:
     from modelscope_reid.embedder import Embedder
@@ -32,9 +35,12 @@ def embed(
     output: str,
     model: str | None = None,
     table: str | None = None,
+    distributed: str | None = None,
     on_error: OnError = "skip",
     normalize: bool = False,
     batch_size: int = 32,
+    runtime: RuntimeChoice = "auto",
+    precision: Precision | None = None,
     device: str | None = None,
     layout: Layout | None = None,
 ) -> int:
@@ -42,25 +48,34 @@ def embed(
 
     Args:
         images: Image files, URLs, or folders, which are searched to the bottom.
-        output: File to write: .npz, .parquet or .jsonl.
+        output: File to write: .npz, .parquet or .jsonl; with --distributed a folder, or an address such as s3://….
         model: Hub id, model folder or checkpoint file; by default the light model that comes with the package.
         table: Instead of images, a table (.csv, .jsonl, .parquet) with path, person_id, camera_id and split; the .npz
             then has the labels too, and evaluate --features reads it.
+        distributed: Embed one folder, or an address such as s3://bucket/prefix, by many processes to Parquet tables:
+            local, or ray://host:10001 for a cluster of Ray's.
         on_error: Skip images that cannot be read and list them, or stop at the first.
         normalize: Scale each embedding to unit length.
         batch_size: Images that go through the network at once.
+        runtime: auto, the fastest exact one here; or torch, openvino, onnxruntime.
+        precision: fp32, bf16, fp16; by default fp32, or what an exported folder is in.
         device: cpu, cuda, cuda:1, …; by default the first GPU, or the CPU.
         layout: For a CLIP ViT: clip-reid (1280 numbers) or 1536.
     """
     from modelscope_reid.datasets.image_files import find_images
     from modelscope_reid.tables import check_output, write_embeddings
 
+    if distributed:
+        return _embed_collection(
+            images, output=output, address=distributed, model=model, runtime=runtime, precision=precision
+        )
     check_output(Path(output))
+    engine: dict[str, Any] = {"runtime": runtime, "precision": precision, "device": device, "batch_size": batch_size}
     if table:
         _check_table_options(images, output=output, normalize=normalize)
-        return _embed_table(table, _open(model, device=device, layout=layout, batch_size=batch_size), Path(output))
+        return _embed_table(table, _open(model, layout=layout, **engine), Path(output))
     sources = find_images(images)
-    embedder = _open(model, device=device, layout=layout, batch_size=batch_size)
+    embedder = _open(model, layout=layout, **engine)
     batches = embedder.stream(sources, on_error=on_error, normalize=normalize, progress=sys.stderr.isatty())
     rows, failures = write_embeddings(output, sources, batches, dim=embedder.embedding_dim)
     for failure in failures:
@@ -76,6 +91,16 @@ def _check_table_options(images: list[str], *, output: str, normalize: bool) -> 
     if images or normalize:
         given = f"the image {images[0]!r}" if images else "--normalize"
         raise InputError(f"--table was given beside {given}; a table names its images, and is written as embedded.")
+
+
+def _embed_collection(images: list[str], *, output: str, address: str, **options: Any) -> int:
+    if len(images) != 1:
+        raise InputError(f"--distributed was given {len(images)} sources; expected one folder or address.")
+    from modelscope_reid.distributed.embedding_run import embed_collection
+
+    report = embed_collection(images[0], output, address=address, progress=sys.stderr.isatty(), **options)
+    print(report)
+    return 1 if report.failed else 0
 
 
 def _embed_table(table: str, embedder: Embedder, output: Path) -> int:
@@ -122,60 +147,6 @@ def compare(
     return 0
 
 
-def inspect(checkpoint: str, *, layout: Layout | None = None, json: bool = False) -> int:
-    """Say what a checkpoint is, and what becomes of each of its tensors.
-
-    Args:
-        checkpoint: Checkpoint file, model folder or hub id.
-        layout: For a CLIP ViT: clip-reid (1280 numbers) or 1536.
-        json: Print one JSON object with every name instead of the summary.
-    """
-    from modelscope_reid.hub import resolve_model
-    from modelscope_reid.models.checkpoints import load_checkpoint
-
-    report = load_checkpoint(resolve_model(checkpoint), layout=layout)[1]
-    print(dumps(report.to_dict()) if json else report)
-    return 0
-
-
-def convert(
-    checkpoint: str,
-    *,
-    output: str,
-    layout: Layout = "1536",
-    image_size: tuple[int, int] | None = None,
-    activation: Activation | None = None,
-    dtype: Literal["float32", "float16"] = "float32",
-    drop_classifier: bool = False,
-) -> int:
-    """Turn any checkpoint into a ModelScope model folder: model.safetensors and configuration.json.
-
-    Args:
-        checkpoint: Checkpoint file, model folder or hub id.
-        output: Folder to write; made where it does not exist.
-        layout: For a CLIP ViT: 1536, the pipeline's contract, or clip-reid (1280 numbers), the paper's.
-        image_size: Height and width to run at; the positions are resampled. By default the checkpoint's own.
-        activation: gelu for CLIP weights that were not trained with QuickGELU (open_clip's LAION models).
-        dtype: float16 halves the file; what opens it computes in float32.
-        drop_classifier: Leave out the classifier, which only training needs.
-    """
-    from modelscope_reid.hub import resolve_model
-    from modelscope_reid.models.model_folder import convert_checkpoint
-
-    report = convert_checkpoint(
-        resolve_model(checkpoint),
-        output,
-        layout=layout,
-        image_size=image_size,
-        activation=activation,
-        dtype=dtype,
-        classifier=not drop_classifier,
-    )
-    print(report)
-    print(f"written to {output}")
-    return 0
-
-
 def evaluate(
     *,
     model: str | None = None,
@@ -189,6 +160,8 @@ def evaluate(
     output: str | None = None,
     calibrate: bool = False,
     json: bool = False,
+    runtime: RuntimeChoice = "auto",
+    precision: Precision | None = None,
     device: str | None = None,
     layout: Layout | None = None,
 ) -> int:
@@ -207,6 +180,8 @@ def evaluate(
         output: Folder for report.json, report.md, features.npz and pictures; a stopped run goes on from it.
         calibrate: Save what similarity means same, different or unsure here into the model folder; compare uses it.
         json: Print one JSON object instead of the summary.
+        runtime: auto, the fastest exact one here; or torch, openvino, onnxruntime.
+        precision: fp32, bf16, fp16; by default fp32, or what an exported folder is in.
         device: cpu, cuda, cuda:1, …; by default the first GPU, or the CPU.
         layout: For a CLIP ViT: clip-reid (1280 numbers) or 1536.
     """
@@ -222,7 +197,8 @@ def evaluate(
         if folder:
             evaluating.write_report(result, folder)
     elif root:
-        embedder, people = _open(model, device=device, layout=layout), read_dataset(dataset, root)
+        embedder = _open(model, device=device, layout=layout, runtime=runtime, precision=precision)
+        people = read_dataset(dataset, root)
         progress = sys.stderr.isatty()
         result = evaluating.evaluate(embedder, people, protocol=protocol, output=folder, progress=progress)
     else:
@@ -272,7 +248,7 @@ def explain(a: str, b: str, *, model: str, output: str, device: str | None = Non
     """
     from modelscope_reid import explanation
 
-    found = explanation.explain(_open(model, device=device, layout=layout), a, b)
+    found = explanation.explain(_open(model, device=device, layout=layout, runtime="torch"), a, b)
     explanation.draw_explanation(found, Path(output))
     print(f"{output}: cosine similarity {found.similarity:.4f}")
     return 0
@@ -364,10 +340,10 @@ def recipes(*, json: bool = False) -> int:
     return 0
 
 
-def _open(model: str | None, *, device: str | None, layout: Layout | None, batch_size: int = 32) -> Embedder:
+def _open(model: str | None, **options: Any) -> Embedder:
     from modelscope_reid.embedder import Embedder
 
-    return Embedder.from_pretrained(model, device=device, layout=layout, batch_size=batch_size)
+    return Embedder.from_pretrained(model, **options)
 
 
 COMMANDS: Commands = {
@@ -375,7 +351,13 @@ COMMANDS: Commands = {
     "compare": (compare, {"a": "", "b": ""}),
     "inspect": (inspect, {"checkpoint": ""}),
     "convert": (convert, {"checkpoint": ""}),
+    "export": (export, {}),
+    "benchmark": (benchmark, {"exported": "*"}),
     "evaluate": (evaluate, {}),
+    "enroll": (enroll, {"images": "*"}),
+    "search": (search, {"queries": "*"}),
+    "identify": (identify, {"queries": "*"}),
+    "gallery": (gallery, {"action": ""}),
     "reproduce": (reproduce, {}),
     "explain": (explain, {"a": "", "b": ""}),
     "train": (train, {"recipe": "?"}),
