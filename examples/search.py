@@ -11,12 +11,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from modelscope_reid import Embedder, ReidError
-from modelscope_reid.datasets.market_layout import Market1501
+from modelscope_reid import Embedder, Filters, Gallery, Market1501, ReidError
 from modelscope_reid.datasets.records import Dataset
 from modelscope_reid.datasets.synthetic_market import write_synthetic_market
-from modelscope_reid.gallery.entries import Filters
-from modelscope_reid.gallery.gallery import Gallery
 
 
 def show(gallery: Gallery, dataset: Dataset) -> None:

@@ -28,10 +28,12 @@ if TYPE_CHECKING:
     from modelscope_reid.gallery.gallery import Gallery
     from modelscope_reid.hub import resolve_model
     from modelscope_reid.images import ImageLimits, load_image
+    from modelscope_reid.model_export import export_model
     from modelscope_reid.models.checkpoints import LoadReport, load_checkpoint
     from modelscope_reid.models.model_folder import convert_checkpoint, save_pretrained
     from modelscope_reid.models.reid_model import ReidModel
     from modelscope_reid.ranking.similarity import cosine_similarity
+    from modelscope_reid.runtimes.parity_report import ParityReport
     from modelscope_reid.training.training_run import resume, train
 
 __version__ = "0.1.0"
@@ -53,11 +55,13 @@ _HOMES = {
     "LoadReport": "models.checkpoints",
     "Match": "gallery.entries",
     "Market1501": "datasets.market_layout",
+    "ParityReport": "runtimes.parity_report",
     "ReidError": "errors",
     "ReidModel": "models.reid_model",
     "TrainingError": "errors",
     "cosine_similarity": "ranking.similarity",
     "evaluate": "evaluation",
+    "export_model": "model_export",
     "load_checkpoint": "models.checkpoints",
     "load_image": "images",
     "read_dataset": "datasets.readers",
@@ -85,12 +89,14 @@ __all__ = [
     "LoadReport",
     "Market1501",
     "Match",
+    "ParityReport",
     "ReidError",
     "ReidModel",
     "TrainingError",
     "convert_checkpoint",
     "cosine_similarity",
     "evaluate",
+    "export_model",
     "load_checkpoint",
     "load_image",
     "read_dataset",

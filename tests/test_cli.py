@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -224,3 +225,12 @@ def test_evaluate_says_what_it_needs(capsys: pytest.CaptureFixture[str]) -> None
     assert capsys.readouterr().err == error
     assert main(["evaluate", "--calibrate", "--root", "x"]) == 1  # never into the package's own folder
     assert "--calibrate writes into a model folder, and --model is None" in capsys.readouterr().err
+
+
+def test_threads_sleep_while_they_wait_unless_the_user_says_otherwise() -> None:
+    code = "from modelscope_reid.cli import main; main(['recipes', '--json']); import os; print(os.environ[{!r}])"
+    plain = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    for given, expected in ({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE"):
+        command = [sys.executable, "-c", code.format("OMP_WAIT_POLICY")]
+        result = subprocess.run(command, env={**plain, **given}, capture_output=True, text=True, check=True)
+        assert result.stdout.splitlines()[-1] == expected

@@ -33,8 +33,13 @@ READ_ROWS = 1000
 """How many entries are read or looked up at a time."""
 MOST_HITS = 16_384
 """How many answers Milvus gives to a query."""
-RECONNECTING = {"grpc.use_local_subchannel_pool": 1, "grpc.max_reconnect_backoff_ms": 1000}
-"""gRPC would otherwise refuse for up to two minutes to look whether a server that was gone is back."""
+RECONNECTING = {
+    "grpc.use_local_subchannel_pool": 1,
+    "grpc.max_reconnect_backoff_ms": 1000,
+    "grpc.keepalive_time_ms": 300_000,  # gRPC's own rule; a server may hang up on who asks more often
+}
+"""gRPC would otherwise refuse for up to two minutes to look whether a server that was gone is back; and pymilvus asks
+every 10 seconds whether one is there."""
 INFO_PROPERTY = "modelscope_reid.gallery"
 NAMES, LONG_TEXT = 512, 65_535
 """The longest text of a name or key, and of a source or thumbnail, in bytes."""
