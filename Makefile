@@ -12,7 +12,7 @@ demo: $(VENV)/installed
 	$(BIN)/modelscope-reid demo assets
 
 test: check
-	$(BIN)/python -m pytest -m ""
+	$(BIN)/python -m pytest -m "" --numprocesses 2 --dist loadfile
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff check .

@@ -16,17 +16,13 @@ measured in the same rounds; a row's share is its images a second times the netw
 from __future__ import annotations
 
 import argparse
-import contextlib
 import logging
 import multiprocessing
-import os
-import platform
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -321,23 +317,10 @@ def _calls(subject: Subject, base: Worker) -> list[str]:
     return [f"{subject.base}, images/s: {', '.join(speeds)}."]
 
 
-def machine() -> str:
-    """Return processor, cores and versions in one line."""
-    name = platform.processor() or platform.machine()
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                name = line.split(":", 1)[1].strip()
-                break
-    versions = []
-    for package in ("torch", "modelscope", "openvino", "onnxruntime"):
-        with contextlib.suppress(PackageNotFoundError):
-            versions.append(f"{package} {version(package)}")
-    return f"{name}, {os.cpu_count()} cores; Python {platform.python_version()}, {', '.join(versions)}"
-
-
 def main() -> None:
     """Measure the networks asked for and print a table each."""
+    from modelscope_reid.speed import describe_machine
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="folder of JPEG crops, 64 more than --count at least")
     parser.add_argument("--models", nargs="+", choices=SUBJECTS, default=list(SUBJECTS))
@@ -359,7 +342,7 @@ def main() -> None:
             measured = [str(path) for path in paths[: options.count]]
             workers, rates = measure(places, measured, options.rounds, precisions)
         print(report(SUBJECTS[name], workers, rates), flush=True)
-    print(f"{options.count} JPEG files, median of {options.rounds} turns. {machine()}")
+    print(f"{options.count} JPEG files, median of {options.rounds} turns. {describe_machine()}")
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ LIVE_PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
 """What a runtime computes in without an export."""
 SINGLES = 3
 """How often one image is run by itself in a round, after once to warm up; the quickest counts."""
-PACKAGES = ("torch", "openvino", "onnxruntime")
+PACKAGES = ("modelscope", "torch", "openvino", "onnxruntime")
 
 
 @dataclass(frozen=True, kw_only=True)
