@@ -3,8 +3,8 @@
     python benchmarks/side_by_side.py [--seconds 8]
 
 The light model, batches of 32 ready tensors, each process with as many threads as it takes by itself. PyTorch is
-measured as it is, its threads spinning for a while when they wait, and with them asleep (OMP_WAIT_POLICY=PASSIVE), which
-the command line sets.
+measured as it is, its threads spinning for a while when they wait, and with them asleep (OMP_WAIT_POLICY=PASSIVE), as
+the command line has them.
 """
 
 from __future__ import annotations
