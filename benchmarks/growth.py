@@ -103,8 +103,11 @@ def start_ups(model: str, exported: str, path: str, rounds: int) -> dict[str, fl
 
 def child(task: str, **arguments: Any) -> Any:
     """Run a function of this file in a fresh process and return what it returns."""
-    code = f"import json, runpy; g = runpy.run_path({__file__!r}); print(json.dumps(g[{task!r}](**{arguments!r})))"
-    printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    call = f"runpy.run_path({__file__!r})[{task!r}](**json.load(sys.stdin))"
+    code = f"import json, runpy, sys; print(json.dumps({call}))"
+    given = json.dumps(arguments)  # thousands of paths are more than a command line holds
+    done = subprocess.run([sys.executable, "-c", code], input=given, check=True, stdout=subprocess.PIPE, text=True)
+    printed = done.stdout
     return json.loads(printed.splitlines()[-1])
 
 
