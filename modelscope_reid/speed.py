@@ -8,7 +8,6 @@ nothing of image files' decoding, which is the same for all, or of the command l
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import platform
 import statistics
@@ -39,8 +38,6 @@ from modelscope_reid.runtimes.machine import cpu_name, usable_cores
 
 if TYPE_CHECKING:
     from modelscope_reid.models.reid_model import ReidModel
-
-logger = logging.getLogger(__name__)
 
 Pixels = NDArray[np.float32]
 Run = Callable[[Pixels], NDArray[np.float32]]

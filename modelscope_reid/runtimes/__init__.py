@@ -6,13 +6,14 @@ Knows nothing of image files or of what the embeddings are for. B images, D numb
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from modelscope_reid.config import UNKNOWN_CAMERA, ModelConfig, VitConfig
-from modelscope_reid.errors import InputError
+from modelscope_reid.errors import CheckpointError, InputError
 
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
 """What a network computes in."""
@@ -86,3 +87,20 @@ def graph_inputs(
         )
     inputs["camera_ids"] = np.ascontiguousarray(camera_ids, np.int64)
     return inputs
+
+
+def check_ports(
+    given: object, config: ModelConfig, *, inputs: Sequence[Collection[str]], outputs: Sequence[Collection[str]]
+) -> None:
+    """Raise where a graph is none of this config; `inputs` and `outputs` hold the names of each of its ports.
+
+    Raises:
+        CheckpointError: other inputs, or another output; it names `given`, the file or what stands for it.
+    """
+    expected = input_names(config)
+    found, made = ({name for port in ports for name in port} for ports in (inputs, outputs))
+    if len(inputs) != len(expected) or not set(expected) <= found or len(outputs) != 1 or GRAPH_OUTPUT not in made:
+        raise CheckpointError(
+            f"{given} has the inputs {', '.join(sorted(found))} and the outputs {', '.join(sorted(made))}; "
+            f"expected {', '.join(sorted(expected))} and {GRAPH_OUTPUT}: it is no export of this package."
+        )

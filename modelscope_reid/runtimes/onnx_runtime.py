@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from modelscope_reid.config import ModelConfig
 from modelscope_reid.errors import CheckpointError, InputError
 from modelscope_reid.libraries import require_library
-from modelscope_reid.runtimes import GRAPH_OUTPUT, Precision, graph_inputs, input_names
+from modelscope_reid.runtimes import GRAPH_OUTPUT, Precision, check_ports, graph_inputs
 from modelscope_reid.runtimes.machine import default_threads
 
 PROVIDERS: dict[str, tuple[str, ...]] = {
@@ -69,17 +69,12 @@ class OnnxRuntime:
             given = "the graph" if isinstance(graph, bytes) else graph
             reason = str(error).splitlines()[0]
             raise CheckpointError(f"{given} cannot be opened by ONNX Runtime: {reason}; export it again.") from error
-        self._check_names()
-
-    def _check_names(self) -> None:
-        found = [port.name for port in self._session.get_inputs()]
-        outputs = [port.name for port in self._session.get_outputs()]
-        expected = list(input_names(self.config))
-        if sorted(found) != sorted(expected) or outputs != [GRAPH_OUTPUT]:
-            raise CheckpointError(
-                f"the graph has the inputs {', '.join(found)} and the outputs {', '.join(outputs)}; expected "
-                f"{', '.join(expected)} and {GRAPH_OUTPUT}: it is no export of this package."
-            )
+        check_ports(
+            "the graph" if isinstance(graph, bytes) else graph,
+            config,
+            inputs=[(port.name,) for port in self._session.get_inputs()],
+            outputs=[(port.name,) for port in self._session.get_outputs()],
+        )
 
     @property
     def name(self) -> str:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from modelscope_reid.config import ModelConfig
 from modelscope_reid.errors import CheckpointError, InputError
 from modelscope_reid.libraries import require_library
-from modelscope_reid.runtimes import GRAPH_OUTPUT, Precision, graph_inputs, input_names
+from modelscope_reid.runtimes import GRAPH_OUTPUT, Precision, check_ports, graph_inputs
 from modelscope_reid.runtimes.caches import key_of, recall, remember
 from modelscope_reid.runtimes.machine import cpu_name, default_threads
 
@@ -119,23 +119,17 @@ class OpenVinoRuntime:
 
     def _compile(self, graph: openvino.Model | Path | Callable[[], openvino.Model], blob: Path | None) -> Any:
         """Return the graph compiled, and keep it in `blob`."""
+        given = graph if isinstance(graph, Path) else "the graph"
         try:
             model: Any = self._core.read_model(graph) if isinstance(graph, Path) else graph
             model = model() if callable(model) else model
             compiled = self._core.compile_model(model, self.device, self._options)
         except RuntimeError as error:
-            given = graph if isinstance(graph, Path) else "the graph"
             raise CheckpointError(
                 f"{given} cannot be compiled by OpenVINO: {_first_line(error)}; export the model again."
             ) from error
-        found = {name for port in compiled.inputs for name in port.get_names()}
-        outputs = {name for port in compiled.outputs for name in port.get_names()}
-        expected = set(input_names(self.config))
-        if not expected <= found or len(compiled.inputs) != len(expected) or GRAPH_OUTPUT not in outputs:
-            raise CheckpointError(
-                f"{graph} has the inputs {', '.join(sorted(found))} and the outputs {', '.join(sorted(outputs))}; "
-                f"expected {', '.join(sorted(expected))} and {GRAPH_OUTPUT}: it is no export of this package."
-            )
+        inputs, outputs = ([port.get_names() for port in ports] for ports in (compiled.inputs, compiled.outputs))
+        check_ports(given, self.config, inputs=inputs, outputs=outputs)
         if blob:
             remember(blob, compiled.export_model().getvalue())
         return compiled
