@@ -368,7 +368,7 @@ COMMANDS: Commands = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit status."""
-    # PyTorch's threads spin while they wait: two processes on two cores then do 0.6 of one's work, asleep 1.4 of it.
+    # PyTorch's threads spin while they wait: two processes on two cores then do 0.4 of one's work, asleep 1.7 of it.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # its retries end in our own error
