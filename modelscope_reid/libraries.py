@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import logging.config
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Literal
 
@@ -40,7 +43,8 @@ def require_library(name: Library) -> ModuleType:
 
     OpenVINO and NNCF report their import and every conversion to Google Analytics, and write an id to the user's
     home, through the package openvino_telemetry. Both do without where it is not installed; for this process it is
-    made to look so, unless the program has imported it itself.
+    made to look so, unless the program has imported it itself. pymilvus configures `logging` for the whole process when
+    it is imported, which closes every handler of the program; that one call is left out.
 
     Raises:
         InputError: it is not installed.
@@ -48,6 +52,9 @@ def require_library(name: Library) -> ModuleType:
     if EXTRAS[name] == "openvino":
         sys.modules.setdefault(_TELEMETRY, None)  # type: ignore[arg-type]  # None: `import` finds no such module
     try:
+        if name == "pymilvus":
+            with _log_handlers_kept():
+                return importlib.import_module(name)
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name != name:
@@ -55,3 +62,14 @@ def require_library(name: Library) -> ModuleType:
         raise InputError(
             f"{name} is not installed; install it with `pip install 'modelscope-reid[{EXTRAS[name]}]'`."
         ) from error
+
+
+@contextmanager
+def _log_handlers_kept() -> Iterator[None]:
+    """Keep what is imported inside from configuring `logging`, which would close the handlers there are."""
+    configure = logging.config.dictConfig
+    logging.config.dictConfig = lambda config: None
+    try:
+        yield
+    finally:
+        logging.config.dictConfig = configure

@@ -48,3 +48,22 @@ print(type(telemetry).__module__)
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "openvino.tools.ovc.telemetry_stub"
+
+
+def test_pymilvus_leaves_the_log_handlers_of_a_program_open() -> None:
+    code = """
+import logging
+from modelscope_reid.libraries import require_library
+
+class Handler(logging.Handler):
+    closed = False
+    def close(self):
+        self.closed = True
+
+handler = Handler()
+configure = logging.config.dictConfig
+require_library("pymilvus")
+print(handler.closed, logging.config.dictConfig is configure)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "False True"
