@@ -41,6 +41,7 @@ from modelscope_reid.ranking.calibration import Verifier
 from modelscope_reid.ranking.similarity import normalize as to_unit_length
 from modelscope_reid.runtimes import Precision, Runtime, RuntimeChoice
 from modelscope_reid.runtimes.exported_folder import open_exported, read_export
+from modelscope_reid.runtimes.machine import usable_cores
 
 if TYPE_CHECKING:
     from modelscope_reid.models.checkpoints import LoadReport
@@ -86,7 +87,7 @@ class Embedder:
         self.report = report
         self.verifier = verifier
         self.batch_size = batch_size
-        self.decode_threads = decode_threads or min(8, os.cpu_count() or 1)
+        self.decode_threads = decode_threads or min(8, usable_cores())
         self.limits = limits
 
     @classmethod

@@ -178,6 +178,7 @@ def gallery(
     person: str | None = None,
     output: str | None = None,
     threshold: float | None = None,
+    model: str | None = None,
     json: bool = False,
 ) -> int:
     """Look after a gallery: stats, verify, delete a person, export, copy to another place, or cluster into people.
@@ -188,7 +189,9 @@ def gallery(
         gallery: File of the gallery, or its address on a Milvus server.
         person: Who is to be deleted.
         output: File or gallery to write; for cluster, a contact sheet (.png).
-        threshold: For cluster, the cosine similarity of one person's images on average.
+        threshold: For cluster, the cosine similarity of one person's images on average; by default the one from which
+            the calibrated model of the gallery calls two images the same person.
+        model: For cluster without a threshold, the model that the gallery was made with; by default the light model.
         json: Print one JSON object instead of the text.
     """
     from modelscope_reid.gallery.gallery import Gallery
@@ -199,7 +202,8 @@ def gallery(
     missing = [f"--{name}" for name in NEEDED.get(action, ()) if given[name] is None]
     if missing:
         raise InputError(f"gallery {action} needs {' and '.join(missing)}.")
-    with Gallery.open(gallery) as opened:
+    calibrated = action == "cluster" and threshold is None
+    with _open(gallery, model=model, device=None) if calibrated else Gallery.open(gallery) as opened:
         result, text, status = ACTIONS[action](opened, given)
     _say(json_text.dumps(result) if json else text)
     return status
@@ -258,7 +262,6 @@ NEEDED: dict[Action, tuple[str, ...]] = {
     "delete": ("person",),
     "export": ("output",),
     "copy": ("output",),
-    "cluster": ("threshold",),
 }
 
 

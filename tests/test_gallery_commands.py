@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from gallery_models import tiny_embedder, write_crops
+from gallery_models import VERIFIER, tiny_embedder, write_crops
 
 from modelscope_reid.command_line import Commands, build_parser, keyword_arguments
 from modelscope_reid.embedder import Embedder
@@ -125,6 +126,25 @@ def test_every_action(place: str, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "entries: 4\n" in said("stats")
 
 
+def test_cluster_takes_the_threshold_of_the_calibrated_model(
+    place: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def groups(*typed: str) -> list[list[dict[str, object]]]:
+        capsys.readouterr()
+        assert run("gallery", "cluster", "--gallery", place, "--json", *typed) == 0
+        return list(json.loads(capsys.readouterr().out))
+
+    strict = replace(VERIFIER, thresholds=replace(VERIFIER.thresholds, same_from=0.999999))
+    monkeypatch.setattr(Embedder, "from_pretrained", lambda model=None, **_: tiny_embedder(verifier=strict))
+    assert groups() == groups("--threshold", "0.999999") != groups("--threshold", "-1")
+    monkeypatch.setattr(Embedder, "from_pretrained", lambda model=None, **_: tiny_embedder(verifier=None))
+    with pytest.raises(InputError, match="the model is not calibrated"):
+        groups()
+    monkeypatch.setattr(Embedder, "from_pretrained", lambda model=None, **_: tiny_embedder(1))
+    with pytest.raises(InputError, match="made with"):
+        groups()
+
+
 def test_what_actions_need(place: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="'burn' is nothing to do with a gallery; expected one of stats, verify"):
         run("gallery", "burn", "--gallery", place)
@@ -132,7 +152,6 @@ def test_what_actions_need(place: str, tmp_path: Path) -> None:
         ("delete", "--person"),
         ("export", "--output"),
         ("copy", "--output"),
-        ("cluster", "--threshold"),
     ):
         with pytest.raises(InputError, match=f"gallery {action} needs {option}"):
             run("gallery", action, "--gallery", place)

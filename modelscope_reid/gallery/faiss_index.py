@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 
 from modelscope_reid.files import whole_file
 from modelscope_reid.libraries import require_library
+from modelscope_reid.runtimes.machine import usable_cores
 
 LINKS, BUILD_REACH, SEARCH_REACH = 16, 64, 112
 """HNSW's M, efConstruction and efSearch."""
@@ -37,6 +39,7 @@ class Graph:
 
     def __init__(self, index: Any) -> None:
         self._index = index
+        self._scanners = ThreadPoolExecutor(usable_cores(), thread_name_prefix="scan")
 
     @property
     def rows(self) -> int:
@@ -71,25 +74,37 @@ class Graph:
     def nearest(
         self, queries: NDArray[np.float32], count: int, *, passing: NDArray[np.bool_] | None = None
     ) -> NDArray[np.int64]:
-        """Return up to `count` likely nearest rows for each query: (Q, `count`), -1 where there were none.
+        """Return at least `count` likely nearest rows for each query: (Q, K), -1 where there were none.
 
         `passing` (at least `rows`,) says which rows may answer, None that all may. Links are followed where most may;
         where few may, and following links past all the others would take longer, all that may are compared, in 8 bits.
         """
         faiss = require_library("faiss")
-        if passing is None:
-            reach, selector, allowed = SEARCH_REACH, None, self.rows
-        else:
+        reach, selector = SEARCH_REACH, None
+        if passing is not None:
+            allowed = int(np.count_nonzero(passing[: self.rows]))
             packed = np.packbits(passing[: self.rows], bitorder="little")
-            selector, allowed = faiss.IDSelectorBitmap(packed), int(np.count_nonzero(passing[: self.rows]))
-            reach = int(SEARCH_REACH * self.rows / max(allowed, 1))
-        if allowed**2 <= SCANNED * self.rows:
-            index, options = faiss.downcast_index(self._index.storage), faiss.SearchParameters(sel=selector)
-        else:
-            reach = min(max(reach, 2 * count), self.rows)
-            index, options = self._index, faiss.SearchParametersHNSW(efSearch=reach, sel=selector)
-        rows: NDArray[np.int64] = index.search(queries, count, params=options)[1]
+            if allowed**2 <= SCANNED * self.rows:
+                return self._scanned(queries, count, packed)
+            reach, selector = int(SEARCH_REACH * self.rows / allowed), faiss.IDSelectorBitmap(packed)
+        options = faiss.SearchParametersHNSW(efSearch=min(max(reach, 2 * count), self.rows), sel=selector)
+        rows: NDArray[np.int64] = self._index.search(queries, count, params=options)[1]
         return rows
+
+    def _scanned(self, queries: NDArray[np.float32], count: int, packed: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """Compare with every row whose bit is set; FAISS gives each query one core, so that one query is cut up."""
+        faiss = require_library("faiss")
+        storage = faiss.downcast_index(self._index.storage)
+        cuts = np.linspace(0, len(packed), 1 + max(1, usable_cores() // len(queries))).astype(int)
+
+        def scan(start: int, stop: int) -> NDArray[np.int64]:
+            part = np.zeros_like(packed)
+            part[start:stop] = packed[start:stop]
+            options = faiss.SearchParameters(sel=faiss.IDSelectorBitmap(part))
+            rows: NDArray[np.int64] = storage.search(queries, count, params=options)[1]
+            return rows
+
+        return np.concatenate(list(self._scanners.map(scan, cuts[:-1], cuts[1:])), axis=1)
 
     def erase(self, rows: NDArray[np.int64]) -> None:
         """Overwrite what is kept of the vectors at `rows` by zeros; the graph still passes through them."""

@@ -27,6 +27,8 @@ from modelscope_reid.ranking.blocks import row_blocks
 
 logger = logging.getLogger(__name__)
 
+_ONE_PRODUCT = threading.Lock()
+"""A matrix product takes all cores; two at once hinder each other so much that both take many times as long."""
 EXACT_ROWS = 10_000
 """Up to so many vectors are compared one by one: 1.0 ms for a query of 512 numbers on the machine of RESULTS.md."""
 EXACT_PASSING = 4_000
@@ -221,7 +223,8 @@ def _similarities(
 
 def _products(queries: NDArray[np.float32], vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return similarities (Q, N); BLAS reads the vectors once for one query by this order, and copies none."""
-    return (vectors @ queries[0])[None] if len(queries) == 1 else queries @ vectors.T
+    with _ONE_PRODUCT:
+        return (vectors @ queries[0])[None] if len(queries) == 1 else queries @ vectors.T
 
 
 def _settle(view: View, query: NDArray[np.float32], rows: NDArray[np.int64], *, count: int) -> Found:
