@@ -15,6 +15,7 @@ from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Any, Literal
 
+from modelscope_reid.app_commands import app
 from modelscope_reid.command_line import Commands, Overrides, build_parser, keyword_arguments
 from modelscope_reid.config import Layout
 from modelscope_reid.errors import InputError, ReidError
@@ -235,14 +236,16 @@ def reproduce(*, root: str, models: str | None = None, json: bool = False, devic
     return 0 if found.passed else 1
 
 
-def explain(a: str, b: str, *, model: str, output: str, device: str | None = None, layout: Layout | None = None) -> int:
-    """Draw which regions of two crops agree, for a model with a vision transformer.
+def explain(
+    a: str, b: str, *, output: str, model: str | None = None, device: str | None = None, layout: Layout | None = None
+) -> int:
+    """Draw which regions of two crops agree, and where the model looks.
 
     Args:
         a: Image file or URL.
         b: Image file or URL.
-        model: Hub id, model folder or checkpoint file.
         output: Picture to write, .png.
+        model: Hub id, model folder or checkpoint file; by default the light model that comes with the package.
         device: cpu, cuda, cuda:1, …; by default the first GPU, or the CPU.
         layout: For a CLIP ViT: clip-reid (1280 numbers) or 1536.
     """
@@ -358,6 +361,7 @@ COMMANDS: Commands = {
     "search": (search, {"queries": "*"}),
     "identify": (identify, {"queries": "*"}),
     "gallery": (gallery, {"action": ""}),
+    "app": (app, {}),
     "reproduce": (reproduce, {}),
     "explain": (explain, {"a": "", "b": ""}),
     "train": (train, {"recipe": "?"}),

@@ -1,21 +1,24 @@
-"""Why two crops look alike to a vision transformer: where its tokens look, and which patches of the two agree.
+"""Why two crops look alike to a model: where it looks, and which patches of the two agree.
 
-In: an `Embedder` whose model is a PASS, TransReID or CLIP ViT, and two images. Out: an `Explanation`, and its
-picture as one PNG file. The numbers are those of the run that gives the embeddings: attention from the queries and
-keys of the last block, mean over heads; patches compared after the last norm. Attention says where the model looked,
-not what it would have said without. Knows nothing of galleries, identities or thresholds.
+In: an `Embedder` that runs in PyTorch, and two images. Out: an `Explanation`, and its picture as one PNG file. The
+numbers are those of the run that gives the embeddings. Of a vision transformer: attention from the queries and keys of
+the last block, mean over heads; patches compared after the last norm. Of a convolutional network: the last feature
+map, whose cells are the patches, and each cell's share of what is pooled. That says where the model looked, not what
+it would have said without. Knows nothing of galleries, identities or thresholds.
+
+Maps of activation are those of Zhou et al., "Omni-Scale Feature Learning for Person Re-Identification" (ICCV 2019).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from modelscope_reid.config import FAMILIES, UNKNOWN_CAMERA, PassVitConfig, VitConfig
+from modelscope_reid.config import UNKNOWN_CAMERA, ModelConfig, PassVitConfig, VitConfig
 from modelscope_reid.embedder import Embedder
 from modelscope_reid.errors import InputError
 from modelscope_reid.images import ChannelOrder, ImageSource, describe_source, load_image
@@ -31,6 +34,10 @@ if TYPE_CHECKING:
 
 CROP_HEIGHT, MAP_HEIGHT, GAP, LEFT, TOP = 640, 296, 190, 40, 150
 """Pixels of `draw_explanation`: the crops, the maps, the room for lines between the crops, the margins."""
+FEATURE_MAPS = {"osnet": "conv5", "clip_resnet": "layer4"}
+"""By family, the module of a convolutional backbone whose output (B, C, rows, columns), 0 or more, is pooled."""
+
+Looks = Literal["attention", "activation"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,12 +51,14 @@ class Pair:
 
 @dataclass(frozen=True, kw_only=True)
 class Explanation:
-    """What a ViT saw in two crops. T prefix tokens, P patches of a grid of rows x columns, N = T + P tokens.
+    """What a model saw in two crops. T prefix tokens, P patches of a grid of rows x columns, N = T + P tokens.
 
     `crops` (2, H, W, 3) uint8 RGB are the images as the model got them. `attention` (2, T, N) is how each prefix token
     divides its attention in the last block, in the model's order: `token_names`, then the patches row by row; rows sum
-    to 1. `patch_similarities` (P, P) are cosines, first crop's patches by second crop's. `similarity` is the cosine of
-    the two embeddings. Patch (row, column) covers `patch_size` pixels from (row, column) times `stride`.
+    to 1. Where `looks` is activation it is how the pooled feature divides over the cells of the last map, and the token
+    that stands for it has no share. `patch_similarities` (P, P) are cosines, first crop's patches by second crop's.
+    `similarity` is the cosine of the two embeddings. Patch (row, column) covers `patch_size` pixels from (row, column)
+    times `stride`.
     """
 
     names: tuple[str, str]
@@ -61,6 +70,7 @@ class Explanation:
     stride: int
     attention: NDArray[np.float32]
     patch_similarities: NDArray[np.float32]
+    looks: Looks = "attention"
 
     def __post_init__(self) -> None:
         tokens, patches = len(self.token_names), self.grid[0] * self.grid[1]
@@ -102,7 +112,7 @@ class Explanation:
             "names": list(self.names),
             "similarity": self.similarity,
             "grid": list(self.grid),
-            "attention": {
+            self.looks: {
                 name: {"a": self.attention_maps[0, token].tolist(), "b": self.attention_maps[1, token].tolist()}
                 for token, name in enumerate(self.token_names)
             },
@@ -125,9 +135,10 @@ def explain(
     camera_ids: tuple[int, int] = (UNKNOWN_CAMERA, UNKNOWN_CAMERA),
     channel_order: ChannelOrder = "rgb",
 ) -> Explanation:
-    """Show which regions of two crops agree: attention of the model's tokens, and patch-to-patch similarity.
+    """Show which regions of two crops agree: where the model looks, and patch-to-patch similarity.
 
-    Works with the vision transformers: PASS (class token and three part tokens), TransReID and CLIP (class token).
+    A vision transformer shows the attention of its tokens: PASS of the class token and three part tokens, TransReID and
+    CLIP of the class token. OSNet and CLIP's RN50 show the activation of their last feature map.
 
     Args:
         embedder: An opened model.
@@ -137,50 +148,59 @@ def explain(
         channel_order: Of arrays: rgb or bgr.
 
     Raises:
-        InputError: the model is of a family without patches and attention, or does not run in PyTorch.
+        InputError: the model does not run in PyTorch.
         ImageError: an image that cannot be read.
     """
-    model, config = _vision_transformer(embedder)
+    model, config = _network(embedder), embedder.config
     images = [load_image(source, channel_order=channel_order, limits=embedder.limits) for source in (a, b)]
     crops = np.stack([resize(image, config.preprocessing) for image in images])
     batch = to_batch(list(crops), config.preprocessing)
-    embeddings, attention, patches = _watch(model, batch, np.array(camera_ids, np.int64))
-    parts = PassVitConfig.part_tokens if isinstance(config, PassVitConfig) else 0
+    seen = _watch(model, batch, np.array(camera_ids, np.int64))
     return Explanation(
         names=(describe_source(a), describe_source(b)),
         crops=crops,
-        similarity=float(cosine_similarity(embeddings[:1], embeddings[1:])[0, 0]),
-        token_names=("class", *(f"part {number}" for number in range(1, parts + 1))),
-        grid=config.grid,
-        patch_size=config.patch_size,
-        stride=config.stride,
-        attention=attention,
-        patch_similarities=cosine_similarity(patches[0], patches[1]),
+        similarity=float(cosine_similarity(seen.embeddings[:1], seen.embeddings[1:])[0, 0]),
+        token_names=_token_names(config),
+        grid=seen.grid,
+        patch_size=config.patch_size if isinstance(config, VitConfig) else crops.shape[1] // seen.grid[0],
+        stride=config.stride if isinstance(config, VitConfig) else crops.shape[1] // seen.grid[0],
+        attention=seen.attention,
+        patch_similarities=cosine_similarity(seen.patches[0], seen.patches[1]),
+        looks="attention" if isinstance(config, VitConfig) else "activation",
     )
 
 
-def _vision_transformer(embedder: Embedder) -> tuple[ReidModel, VitConfig]:
-    """Return the embedder's network and config, or say why it has no attention to show."""
-    works = [family for family, kind in FAMILIES.items() if issubclass(kind, VitConfig)]
-    if not isinstance(embedder.config, VitConfig):
-        raise InputError(
-            f"this model is of the family {embedder.config.family}, which has no patch tokens; explain works with the "
-            f"vision transformers: {', '.join(works)}."
-        )
+def _token_names(config: ModelConfig) -> tuple[str, ...]:
+    if not isinstance(config, VitConfig):
+        return ("pooled",)
+    parts = PassVitConfig.part_tokens if isinstance(config, PassVitConfig) else 0
+    return ("class", *(f"part {number}" for number in range(1, parts + 1)))
+
+
+def _network(embedder: Embedder) -> ReidModel:
+    """Return the embedder's network, or say why nothing can be seen of it."""
     from modelscope_reid.runtimes.torch_runtime import TorchRuntime
 
     if not isinstance(embedder.runtime, TorchRuntime):
         raise InputError(
-            f"this model runs in {type(embedder.runtime).__name__}, which does not show its attention; open it with "
+            f"this model runs in {type(embedder.runtime).__name__}, which does not show where it looks; open it with "
             "PyTorch: Embedder.from_pretrained(…, runtime='torch')."
         )
-    return embedder.runtime.model, embedder.config
+    return embedder.runtime.model
 
 
-def _watch(
-    model: ReidModel, images: NDArray[np.float32], camera_ids: NDArray[np.int64]
-) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-    """Run images (B, 3, H, W); return embeddings (B, D), attention (B, T, N) and patches (B, P, W), W the width.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Seen:
+    """What a run gave: embeddings (B, D), attention (B, T, N), patches (B, P, W), W the width, and their grid."""
+
+    embeddings: NDArray[np.float32]
+    attention: NDArray[np.float32]
+    patches: NDArray[np.float32]
+    grid: tuple[int, int]
+
+
+def _watch(model: ReidModel, images: NDArray[np.float32], camera_ids: NDArray[np.int64]) -> _Seen:
+    """Run images (B, 3, H, W), and look at what passes through.
 
     The hooks go to a twin that shares the weights, so that other threads may use the model meanwhile.
     """
@@ -190,7 +210,6 @@ def _watch(
 
     twin = twin_of(model)
     backbone: Any = twin.backbone
-    block, prefix = backbone.blocks[-1], backbone.num_prefix_tokens
     seen: dict[str, Tensor] = {}
 
     def watch(name: str) -> Any:
@@ -199,15 +218,34 @@ def _watch(
 
         return keep
 
-    block.attn.qkv.register_forward_hook(watch("qkv"))
-    block.register_forward_hook(watch("tokens"))
+    config = model.config
+    if isinstance(config, VitConfig):
+        backbone.blocks[-1].attn.qkv.register_forward_hook(watch("qkv"))
+        backbone.blocks[-1].register_forward_hook(watch("tokens"))
+    else:
+        getattr(backbone, FEATURE_MAPS[config.family]).register_forward_hook(watch("map"))
     device = next(twin.parameters()).device
     with torch.inference_mode():
         embeddings = twin(torch.from_numpy(images).to(device), torch.from_numpy(camera_ids).to(device))
-        attention = attention_weights(block.attn, seen["qkv"])[:, :prefix]
-        patches = backbone.norm(seen["tokens"])[:, prefix:]
+        if isinstance(config, VitConfig):
+            prefix, grid = backbone.num_prefix_tokens, config.grid
+            attention = attention_weights(backbone.blocks[-1].attn, seen["qkv"])[:, :prefix]
+            patches = backbone.norm(seen["tokens"])[:, prefix:]
+        else:
+            grid = (int(seen["map"].shape[2]), int(seen["map"].shape[3]))
+            patches = seen["map"].flatten(2).transpose(1, 2)
+            attention = activation_shares(patches)
     arrays = [tensor.float().cpu().numpy() for tensor in (embeddings, attention, patches)]
-    return arrays[0], arrays[1], arrays[2]
+    return _Seen(embeddings=arrays[0], attention=arrays[1], patches=arrays[2], grid=grid)
+
+
+def activation_shares(cells: Tensor) -> Tensor:
+    """Return each cell's share of a map's activation: cells (B, P, W), 0 or more -> (B, 1, 1 + P), the first 0."""
+    from torch.nn import functional
+
+    activation = cells.float().sum(dim=2)
+    shares: Tensor = activation / activation.sum(dim=1, keepdim=True).clamp_min(1e-12)
+    return functional.pad(shares, (1, 0))[:, None]
 
 
 def attention_weights(attention: Any, qkv: Tensor) -> Tensor:
@@ -239,7 +277,7 @@ def draw_explanation(explanation: Explanation, path: PathLike) -> None:
     figure, axes = pixel_canvas(max(right + LEFT - 16, 900), TOP + CROP_HEIGHT + 50)
     write(axes, LEFT, 26, f"cosine similarity {explanation.similarity:.3f}", size=11, ha="left", weight="bold")
     write(axes, LEFT, 70, "patches that agree best", size=7.5, ha="left", color=QUIET)
-    write(axes, maps_left, 70, "attention", size=7.5, ha="left", color=QUIET)
+    write(axes, maps_left, 70, explanation.looks, size=7.5, ha="left", color=QUIET)
     for side, letter in enumerate("AB"):
         x, name = LEFT + side * (crop_width + GAP), _short(explanation.names[side], (crop_width + 40) // 12)
         place(axes, _resized(explanation.crops[side], crop_width, CROP_HEIGHT), x, TOP)
@@ -248,7 +286,7 @@ def draw_explanation(explanation: Explanation, path: PathLike) -> None:
         y = TOP + side * (CROP_HEIGHT - MAP_HEIGHT)
         write(axes, maps_left - 18, y + MAP_HEIGHT // 2 - 14, letter, size=9, weight="bold")
         _draw_maps(axes, explanation, side, (maps_left, y), map_width)
-    for token, name in enumerate(explanation.token_names):
+    for token, name in enumerate(explanation.token_names if explanation.looks == "attention" else ()):
         write(axes, maps_left + token * (map_width + 16) + map_width / 2, TOP - 42, name, size=8)
     _draw_pairs(axes, explanation, crop_width)
     write_png(figure, path)
@@ -259,8 +297,9 @@ def _draw_maps(axes: Axes, explanation: Explanation, side: int, corner: tuple[in
     for token, heat in enumerate(explanation.attention_maps[side]):
         x, y = corner[0] + token * (width + 16), corner[1]
         place(axes, _heat_map(explanation, side, heat, (width, MAP_HEIGHT)), x, y)
-        share = f"{100 * heat.sum():.0f} % on patches"
-        write(axes, x + width / 2, y + MAP_HEIGHT + 4, share, size=6, color=QUIET)
+        if explanation.looks == "attention":
+            share = f"{100 * heat.sum():.0f} % on patches"
+            write(axes, x + width / 2, y + MAP_HEIGHT + 4, share, size=6, color=QUIET)
 
 
 def _draw_pairs(axes: Axes, explanation: Explanation, crop_width: int) -> None:

@@ -17,8 +17,9 @@ from tiny import TINY_CONFIGS, tiny_model
 from modelscope_reid.config import ModelConfig, Preprocessing, VitConfig
 from modelscope_reid.embedder import Embedder
 from modelscope_reid.errors import ImageError, InputError
-from modelscope_reid.explanation import Explanation, Pair, attention_weights, draw_explanation, explain
+from modelscope_reid.explanation import Explanation, Pair, activation_shares, attention_weights, draw_explanation, explain
 from modelscope_reid.models.reid_model import ReidModel
+from modelscope_reid.preprocess import to_batch
 from modelscope_reid.runtimes.torch_runtime import TorchRuntime
 
 ASSETS = Path(__file__).parents[1] / "assets"
@@ -202,10 +203,34 @@ def test_the_model_stays_as_it_was() -> None:
     np.testing.assert_array_equal(embedder.embed([A]), before)
 
 
-@pytest.mark.parametrize("family", ["osnet", "clip_resnet"])
-def test_families_without_attention_name_those_that_work(family: str) -> None:
-    with pytest.raises(InputError, match=f"{family}.*pass_vit, transreid_vit, clip_vit"):
-        explain(tiny_embedder(TINY_CONFIGS[family]), A, B)
+@pytest.mark.parametrize(("family", "layer"), [("osnet", "conv5"), ("clip_resnet", "layer4")])
+def test_a_convolutional_network_shows_its_last_map(family: str, layer: str) -> None:
+    embedder, model, maps = tiny_embedder(TINY_CONFIGS[family]), tiny_model(TINY_CONFIGS[family]), []
+    seen = explain(embedder, A, B)
+    getattr(model.backbone, layer).register_forward_hook(lambda module, inputs, output: maps.append(output))
+    with torch.inference_mode():
+        model(torch.from_numpy(to_batch(list(seen.crops), model.config.preprocessing)))
+    vectors = embedder.embed([A, B], normalize=True)
+    assert seen.looks == "activation" and seen.token_names == ("pooled",)
+    cells = maps[0].sum(dim=1)  # (2, rows, columns)
+    assert seen.grid == tuple(cells.shape[1:]) and seen.stride * seen.grid[0] == seen.crops.shape[1]
+    expected = cells / cells.sum(dim=(1, 2), keepdim=True)
+    np.testing.assert_allclose(seen.attention_maps[:, 0], expected.numpy(), atol=1e-5)
+    assert seen.attention[:, 0, 0].tolist() == [0, 0]
+    assert seen.similarity == pytest.approx(float(vectors[0] @ vectors[1]), abs=1e-5)
+    assert all(pair.a == pair.b for pair in explain(embedder, A, A).best_pairs())
+    assert list(seen.to_dict()["activation"]) == ["pooled"]
+
+
+def test_shares_of_activation_by_hand() -> None:
+    cells = torch.tensor([[[1.0, 1.0], [2.0, 0.0], [0.0, 0.0], [3.0, 1.0]], [[0.0, 0.0]] * 4])
+    assert activation_shares(cells).tolist() == [[[0, 0.25, 0.25, 0, 0.5]], [[0, 0, 0, 0, 0]]]
+
+
+def test_a_map_of_activation_is_drawn(tmp_path: Path) -> None:
+    draw_explanation(explain(tiny_embedder(TINY_CONFIGS["osnet"]), A, B), tmp_path / "seen.png")
+    with Image.open(tmp_path / "seen.png") as picture:
+        assert picture.height == 840
 
 
 def test_another_runtime_is_refused_by_name() -> None:
