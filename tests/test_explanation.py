@@ -17,7 +17,14 @@ from tiny import TINY_CONFIGS, tiny_model
 from modelscope_reid.config import ModelConfig, Preprocessing, VitConfig
 from modelscope_reid.embedder import Embedder
 from modelscope_reid.errors import ImageError, InputError
-from modelscope_reid.explanation import Explanation, Pair, activation_shares, attention_weights, draw_explanation, explain
+from modelscope_reid.explanation import (
+    Explanation,
+    Pair,
+    activation_shares,
+    attention_weights,
+    draw_explanation,
+    explain,
+)
 from modelscope_reid.models.reid_model import ReidModel
 from modelscope_reid.preprocess import to_batch
 from modelscope_reid.runtimes.torch_runtime import TorchRuntime
