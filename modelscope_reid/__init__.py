@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from modelscope_reid.embedder import Embedder
     from modelscope_reid.embeddings import Embeddings, Failure
     from modelscope_reid.errors import (
+        BusyError,
         CheckpointError,
         ConfigError,
         GalleryError,
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
         ImageError,
         InputError,
         ReidError,
+        TooLargeError,
         TrainingError,
     )
     from modelscope_reid.evaluation import evaluate
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "BusyError": "errors",
     "CheckpointError": "errors",
     "ConfigError": "errors",
     "Embedder": "embedder",
@@ -58,6 +61,7 @@ _HOMES = {
     "ParityReport": "runtimes.parity_report",
     "ReidError": "errors",
     "ReidModel": "models.reid_model",
+    "TooLargeError": "errors",
     "TrainingError": "errors",
     "cosine_similarity": "ranking.similarity",
     "evaluate": "evaluation",
@@ -73,6 +77,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "BusyError",
     "CheckpointError",
     "ConfigError",
     "Embedder",
@@ -92,6 +97,7 @@ __all__ = [
     "ParityReport",
     "ReidError",
     "ReidModel",
+    "TooLargeError",
     "TrainingError",
     "convert_checkpoint",
     "cosine_similarity",

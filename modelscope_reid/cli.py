@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from json import dumps
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 OnError = Literal["raise", "skip"]
 SameCamera = Literal["remove", "keep"]
+
+PROGRAM = "modelscope-reid"
 
 
 def embed(
@@ -267,7 +270,15 @@ def demo(images: list[str], *, model: str | None = None) -> int:
     from modelscope_reid.demo import run_demo
 
     print(run_demo(images, model=model))
+    print(f"\nthe page, with drawn people to search: {_typed()} app")
     return 0
+
+
+def _typed() -> str:
+    """Return how this program was called, as it can be typed again."""
+    called = Path(sys.argv[0])
+    elsewhere = called.name == PROGRAM and shutil.which(PROGRAM) != str(called.absolute())
+    return str(called) if elsewhere else PROGRAM
 
 
 def train(

@@ -38,3 +38,11 @@ class GalleryError(ReidError, OSError):
 
 class TrainingError(ReidError, RuntimeError):
     """Training cannot go on: a loss that is not finite, or a run folder that does not fit."""
+
+
+class BusyError(ReidError, RuntimeError):
+    """A server has as much waiting as it can hold."""
+
+
+class TooLargeError(ImageError):
+    """An image is larger than the limits of whoever was given it: in bytes, pixels or number."""

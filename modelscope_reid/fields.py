@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import difflib
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from types import NoneType, UnionType
@@ -39,9 +40,15 @@ def require_share(name: str, value: float) -> None:
     require(0.0 <= value <= 1.0, f"{name} is {value}; expected 0 to 1.")
 
 
+@functools.cache
+def _hints(kind: Any) -> dict[str, Any]:
+    """Return the annotated types of a class; reading them takes longer than checking values."""
+    return get_type_hints(kind)
+
+
 def check_fields(config: object) -> None:
     """Raise `ConfigError` where a field is not of its annotated type: a choice, a number, text, several of them."""
-    for name, hint in get_type_hints(type(config)).items():
+    for name, hint in _hints(type(config)).items():
         if hasattr(config, name):
             value = getattr(config, name)
             require(_fits(value, hint), f"{name} is {value!r}; expected {_expected(hint)}.")
@@ -59,7 +66,7 @@ def dataclass_from_dict(kind: type[FieldsT], values: Mapping[str, Any], *, where
     Raises:
         ConfigError: an unknown key (names the nearest known one) or a value of a wrong type.
     """
-    hints = get_type_hints(kind)
+    hints = _hints(kind)
     known = [item.name for item in dataclasses.fields(kind)]  # type: ignore[arg-type]
     arguments: dict[str, Any] = {}
     for name, value in values.items():

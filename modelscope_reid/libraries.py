@@ -16,7 +16,7 @@ from typing import Literal
 
 from modelscope_reid.errors import InputError
 
-Library = Literal["openvino", "nncf", "onnx", "onnxruntime", "faiss", "pymilvus", "fsspec", "ray"]
+Library = Literal["openvino", "nncf", "onnx", "onnxruntime", "faiss", "pymilvus", "fsspec", "ray", "fastapi", "gradio"]
 
 EXTRAS: dict[Library, str] = {
     "openvino": "openvino",
@@ -27,6 +27,8 @@ EXTRAS: dict[Library, str] = {
     "pymilvus": "milvus",
     "fsspec": "distributed",
     "ray": "distributed",
+    "fastapi": "app",
+    "gradio": "app",
 }
 """The extra of this package that brings each library."""
 

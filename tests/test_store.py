@@ -91,6 +91,31 @@ def test_every_query_has_its_own_filters(store: Store) -> None:
     assert [[hit.entry.key for hit in hits] for hits in found] == [["c"], ["d"], ["c"]]
 
 
+def test_pages_go_on_behind_a_key_and_carry_thumbnails(store: Store) -> None:
+    store.add(block(("e", 40.0), ("f", 50.0), ("g", 60.0), person_id="Ann"))  # keys and enrolment in one order
+    first = store.page(Filters(persons=("Ann",)), limit=3)
+    assert [entry.key for entry in first] == ["a", "b", "e"]
+    assert [entry.thumbnail for entry in first] == [b"jpeg of a", None, None]
+    second = store.page(Filters(persons=("Ann",)), after="e", limit=3)
+    assert [entry.key for entry in second] == ["f", "g"]
+    assert store.page(Filters(persons=("Ann",)), after="g", limit=3) == []
+    assert [entry.key for entry in store.page(limit=10)] == list("abcdefg")
+    assert store.page(Filters(cameras=("2",)))[0].person_id == "Bob"
+
+
+def test_thumbnails_of_those_that_have_one(store: Store) -> None:
+    assert store.thumbnails(["a", "b", "z"]) == {"a": b"jpeg of a"}
+    assert store.thumbnails([]) == {}
+
+
+def test_people_by_the_beginning_of_their_names(store: Store) -> None:
+    store.add(block(("e", 40.0), ("f", 50.0), person_id="Änne%_"))
+    assert store.people() == [("Ann", 2), ("Bob", 1), ("Änne%_", 2)]  # not d, who is nobody
+    assert store.people(limit=1) == [("Ann", 2)]
+    assert store.people(beginning="B") == [("Bob", 1)] and store.people(beginning="Änne%_") == [("Änne%_", 2)]
+    assert store.people(beginning="b") == [] and store.people(beginning="Bobby") == []
+
+
 def test_everything_is_there_after_opening_again(place: str, store: Store) -> None:
     store.close()
     again = open_store(place)
@@ -145,6 +170,7 @@ def test_an_empty_store(new_place: NewPlace) -> None:  # noqa: F811
     assert empty.search(toward(0, 1), top=3, filters=EVERYTHING * 2, exact=False) == [[], []]
     assert empty.search(toward(0.0), top=3, filters=EVERYTHING, exact=True) == [[]]
     assert list(empty.blocks()) == [] and empty.stats().entries == 0
+    assert empty.people() == [] and empty.page() == [] and empty.thumbnails(["a"]) == {}
     assert empty.vectors([]).shape == (0, 2) and empty.delete_person("Ann") == 0
     assert all(finding.passed for finding in empty.verify())
     empty.close()

@@ -297,6 +297,18 @@ class Gallery:
             raise InputError(f"{self.store.address} has nobody called {person_id!r}; check the spelling.")
         return deleted
 
+    def people(self, *, beginning: str = "", limit: int = 50) -> list[tuple[str, int]]:
+        """Return the first `limit` people in alphabetical order whose name begins so, each with how many entries."""
+        return self.store.people(beginning=beginning, limit=limit)
+
+    def page(self, filters: Filters = Filters.EVERYTHING, *, after: str = "", limit: int = 24) -> list[Entry]:
+        """Return `limit` entries that pass, with thumbnails, from the one behind the key `after` on; see `Store`."""
+        return self.store.page(filters, after=after, limit=limit)
+
+    def thumbnails(self, matches: Iterable[Match]) -> dict[str, bytes]:
+        """Return the thumbnails of matches by the keys of their entries, for those that have one."""
+        return self.store.thumbnails([match.entry.key for match in matches])
+
     def export(self, output: str | Path, *, filters: Filters = Filters.EVERYTHING) -> int:
         """Write entries and unit vectors to .npz, .parquet or .jsonl; return how many."""
         return write_entries(output, self.store.blocks(filters), dimension=self.store.info.dimension)

@@ -13,6 +13,7 @@ import base64
 import json
 import logging
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from modelscope_reid.downloads import public_url
 from modelscope_reid.errors import GalleryError, InputError
 from modelscope_reid.gallery.entries import Entry, Filters, Finding, GalleryInfo, GalleryStats
-from modelscope_reid.gallery.store import Block, Hit, search_blocks
+from modelscope_reid.gallery.store import LAST_CHARACTER, Block, Hit, search_blocks
 from modelscope_reid.libraries import require_library
 
 COLLECTION = "gallery"
@@ -124,6 +125,25 @@ class MilvusStore:
             vectors = np.array([row["vector"] for row in rows], np.float32)
             yield Block(entries=tuple(_entry(row) for row in rows), vectors=vectors)
 
+    def page(self, filters: Filters = Filters.EVERYTHING, *, after: str = "", limit: int = 24) -> list[Entry]:
+        """Return the next `limit` entries that pass, with thumbnails, in the order of their keys; see `Store`."""
+        condition = " and ".join(part for part in (_expression(filters), after and f"key > {_text(after)}") if part)
+        return [_entry(row) for row in self._page(condition, [*_FIELDS, "thumbnail"], limit=limit)]
+
+    def thumbnails(self, keys: Sequence[str]) -> dict[str, bytes]:
+        """Return the thumbnails, by key, of those of `keys` that have one."""
+        rows = self._by_key(keys, ["key", "thumbnail"])
+        return {row["key"]: base64.b64decode(row["thumbnail"]) for row in rows if row["thumbnail"]}
+
+    def people(self, *, beginning: str = "", limit: int = 50) -> list[tuple[str, int]]:
+        """Return the first `limit` people whose name begins so, by reading the names of all of these; see `Store`."""
+        condition = "person_id is not null"
+        if beginning:
+            last = _text(beginning + LAST_CHARACTER)
+            condition += f" and person_id >= {_text(beginning)} and person_id < {last}"
+        names = Counter(row["person_id"] for rows in self._pages(condition, ["key", "person_id"]) for row in rows)
+        return sorted(names.items())[:limit]
+
     def delete_person(self, person_id: str) -> int:
         """Remove a person's entries, and ask Milvus to take their bytes off its disks."""
         wanted = f"person_id == {_text(person_id)}"
@@ -184,14 +204,14 @@ class MilvusStore:
             yield rows
             last = f"key > {_text(rows[-1]['key'])}"
 
-    def _page(self, condition: str, fields: list[str]) -> list[dict[str, Any]]:
+    def _page(self, condition: str, fields: list[str], *, limit: int = READ_ROWS) -> list[dict[str, Any]]:
         """Return the next rows in the order of their keys: Milvus sorts for iterators only."""
 
         def first_page() -> list[dict[str, Any]]:
             pages = self._client.query_iterator(
                 self._collection,
-                batch_size=READ_ROWS,
-                limit=READ_ROWS,
+                batch_size=limit,
+                limit=limit,
                 filter=condition,
                 output_fields=fields,
                 timeout=TIMEOUT_SECONDS,

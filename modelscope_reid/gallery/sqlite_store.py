@@ -20,7 +20,7 @@ from modelscope_reid.errors import InputError
 from modelscope_reid.gallery.columns import View
 from modelscope_reid.gallery.entries import Entry, Filters, Finding, GalleryInfo, GalleryStats
 from modelscope_reid.gallery.sqlite_file import SqliteFile
-from modelscope_reid.gallery.store import Block, Hit
+from modelscope_reid.gallery.store import LAST_CHARACTER, Block, Hit
 from modelscope_reid.gallery.synced_index import READ_ROWS, SyncedIndex, as_matrix
 
 UNIT_TOLERANCE = 1e-3
@@ -116,6 +116,32 @@ class SqliteStore:
             last = rows[-1][0]
             entries = tuple(_entry(row[3:], thumbnail=row[2]) for row in rows)
             yield Block(entries=entries, vectors=self._matrix([row[1] for row in rows]))
+
+    def page(self, filters: Filters = Filters.EVERYTHING, *, after: str = "", limit: int = 24) -> list[Entry]:
+        """Return the next `limit` entries that pass, with thumbnails, in the order of enrolment; see `Store`."""
+        condition, values = _condition(filters)
+        query = (
+            f"SELECT {_ENTRY}, jpeg FROM entries LEFT JOIN thumbnails USING (id) "
+            f"WHERE id > coalesce((SELECT id FROM entries WHERE key = ?), 0) {condition} ORDER BY id LIMIT ?"
+        )
+        with self._file.read() as connection:
+            rows = connection.execute(query, (after, *values, limit)).fetchall()
+        return [_entry(row[:-1], thumbnail=row[-1]) for row in rows]
+
+    def thumbnails(self, keys: Sequence[str]) -> dict[str, bytes]:
+        """Return the thumbnails, by key, of those of `keys` that have one."""
+        query = f"SELECT key, jpeg FROM entries JOIN thumbnails USING (id) WHERE key {_AMONG}"
+        with self._file.read() as connection:
+            return dict(connection.execute(query, (json.dumps(list(keys)),)).fetchall())
+
+    def people(self, *, beginning: str = "", limit: int = 50) -> list[tuple[str, int]]:
+        """Return the first `limit` people whose name begins so, with their numbers of entries; see `Store`."""
+        query = (
+            "SELECT person_id, count(*) FROM entries WHERE person_id >= ? AND person_id < ? "
+            "GROUP BY person_id ORDER BY person_id LIMIT ?"
+        )
+        with self._file.read() as connection:
+            return connection.execute(query, (beginning, beginning + LAST_CHARACTER, limit)).fetchall()
 
     def delete_person(self, person_id: str) -> int:
         """Remove every trace of a person: rows, vectors, thumbnails, the log, and the index in memory and on disk."""

@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 from modelscope_reid.errors import InputError
 from modelscope_reid.gallery.entries import Entry, Filters, Finding, GalleryInfo, GalleryStats
 
+LAST_CHARACTER = "\U0010ffff"
+"""Behind every other: a name that begins with some text lies from that text up to it with this behind it."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Block:
@@ -83,6 +86,21 @@ class Store(Protocol):
 
     def blocks(self, filters: Filters = Filters.EVERYTHING, *, thumbnails: bool = False) -> Iterator[Block]:
         """Yield every entry that passes, in blocks of bounded size."""
+        ...
+
+    def page(self, filters: Filters = Filters.EVERYTHING, *, after: str = "", limit: int = 24) -> list[Entry]:
+        """Return the next `limit` entries that pass, with thumbnails, in the order of `blocks`.
+
+        `after` is the key of the last entry of the page before; empty, or no longer there, it is the first page.
+        """
+        ...
+
+    def thumbnails(self, keys: Sequence[str]) -> dict[str, bytes]:
+        """Return the thumbnails, by key, of those of `keys` that have one."""
+        ...
+
+    def people(self, *, beginning: str = "", limit: int = 50) -> list[tuple[str, int]]:
+        """Return the first `limit` people in alphabetical order whose name begins so, each with how many entries."""
         ...
 
     def delete_person(self, person_id: str) -> int:
