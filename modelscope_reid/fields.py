@@ -11,7 +11,7 @@ import dataclasses
 import difflib
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -40,10 +40,8 @@ def require_share(name: str, value: float) -> None:
     require(0.0 <= value <= 1.0, f"{name} is {value}; expected 0 to 1.")
 
 
-@functools.cache
-def _hints(kind: Any) -> dict[str, Any]:
-    """Return the annotated types of a class; reading them takes longer than checking values."""
-    return get_type_hints(kind)
+_hints: Callable[[Any], dict[str, Any]] = functools.cache(get_type_hints)
+"""Return the annotated types of a class; reading them takes longer than checking values."""
 
 
 def check_fields(config: object) -> None:
