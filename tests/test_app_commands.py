@@ -67,6 +67,18 @@ def test_a_missing_gallery_and_a_host_for_everybody_are_said(
     assert error.startswith(f"error: there is no gallery {place}") and said.out == "" and not place.exists()
 
 
+@pytest.mark.slow
+def test_without_a_gallery_there_are_drawn_people(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with started() as (process, address):
+        assert httpx.get(f"{address}/healthz").json()["entries"] == 64
+        found = httpx.post(f"{address}/identify", files=parts(CROPS[0])).json()
+        assert found["results"][0]["person_id"] == "person01"
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=20)
+    assert process.returncode == 0 and list(tmp_path.glob("modelscope-reid-app-*")) == []
+
+
 @pytest.mark.parametrize(
     ("host", "only_here"),
     [

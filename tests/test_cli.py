@@ -18,7 +18,7 @@ from published import clip_reid_state
 from tiny import TINY_CONFIGS, tiny_model
 
 from modelscope_reid import Embedder, cosine_similarity, evaluate, read_dataset, save_pretrained
-from modelscope_reid.cli import COMMANDS, main
+from modelscope_reid.cli import COMMANDS, _typed, main
 from modelscope_reid.datasets.synthetic_market import write_synthetic_market
 from modelscope_reid.hub import bundled_model
 from modelscope_reid.models.reid_model import ReidModel
@@ -52,6 +52,23 @@ def test_embed_writes_one_row_per_image_in_order(
             paths, vectors = [line["path"] for line in lines], np.array([line["embedding"] for line in lines])
         assert paths == files
         np.testing.assert_allclose(vectors, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("called", "typed"),
+    [
+        (".venv/bin/modelscope-reid", ".venv/bin/modelscope-reid"),
+        ("{path}/modelscope-reid", "modelscope-reid"),
+        ("/x/modelscope_reid/__main__.py", "modelscope-reid"),
+    ],
+)
+def test_the_program_is_named_as_it_can_be_typed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, called: str, typed: str
+) -> None:
+    (tmp_path / "modelscope-reid").touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", [called.format(path=tmp_path)])
+    assert _typed() == typed
 
 
 def test_embed_lists_what_it_skips_and_fails_in_its_exit_status(

@@ -6,6 +6,7 @@ import base64
 import io
 import re
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,20 @@ def test_a_transformer_shows_where_the_two_agree(transformer: CompareTab) -> Non
     found = re.search(r"data:image/png;base64,([\w+/=]+)", shown)
     assert found is not None and "Where the two agree" in shown
     assert Image.open(io.BytesIO(base64.b64decode(found[1]))).width > 500
+
+
+def test_a_model_of_another_engine_is_opened_in_pytorch_for_it(transformer: CompareTab) -> None:
+    service, opened = transformer.service, []
+
+    def explainer() -> Embedder:
+        opened.append(True)
+        return service.embedder
+
+    with closing(Service(service.gallery, explainer=explainer)) as other:
+        tab = CompareTab(other)
+        assert opened == []
+        assert tab.explain(FIRST, SECOND) == tab.explain(FIRST, SECOND) == transformer.explain(FIRST, SECOND)
+    assert opened == [True]
 
 
 def test_a_model_that_shows_nothing_says_why(transformer: CompareTab) -> None:
