@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from modelscope_reid.errors import ImageError
@@ -46,12 +47,16 @@ def uploaded(value: str | Sequence[str] | None) -> list[UploadedFile]:
     return [UploadedFile(name=Path(path).name, path=Path(path)) for path in paths]
 
 
+@cache
 def uploads_folder() -> Path:
-    """Return the folder for uploads: the one that the environment names, or a new one that ends with this process."""
-    if FOLDER_VARIABLE not in os.environ:
-        os.environ[FOLDER_VARIABLE] = tempfile.mkdtemp(prefix="modelscope-reid-uploads-")
-        atexit.register(shutil.rmtree, os.environ[FOLDER_VARIABLE], ignore_errors=True)
-    return Path(os.environ[FOLDER_VARIABLE]).resolve()
+    """Return a new folder for uploads, inside the one that the environment names; it ends with this process."""
+    given = os.environ.get(FOLDER_VARIABLE)
+    if given:
+        Path(given).mkdir(parents=True, exist_ok=True)
+    folder = tempfile.mkdtemp(prefix="modelscope-reid-uploads-", dir=given or None)
+    os.environ[FOLDER_VARIABLE] = folder
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder).resolve()
 
 
 def sweep(folder: Path, *, older_than: float = KEPT_SECONDS) -> int:
