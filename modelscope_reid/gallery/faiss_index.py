@@ -14,6 +14,7 @@ import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,9 @@ class Graph:
             rows: NDArray[np.int64] = storage.search(queries, count, params=options)[1]
             return rows
 
-        return np.concatenate(list(self._scanners.map(scan, cuts[:-1], cuts[1:])), axis=1)
+        others = [self._scanners.submit(scan, start, stop) for start, stop in pairwise(cuts[1:])]
+        first = scan(cuts[0], cuts[1])  # here, for waking a thread takes a good part of what a scan does
+        return np.concatenate([first, *(other.result() for other in others)], axis=1)
 
     def erase(self, rows: NDArray[np.int64]) -> None:
         """Overwrite what is kept of the vectors at `rows` by zeros; the graph still passes through them."""
