@@ -38,6 +38,19 @@ def test_a_gpu_that_is_not_there_is_one_clear_error() -> None:
         TorchRuntime(ReidModel.with_seed(CONFIG), "cuda")
 
 
+def test_a_large_batch_goes_through_the_cpu_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model(TINY_CONFIGS["transreid_vit"])
+    images, cameras = batch_for(model.config, 7)
+    whole = TorchRuntime(model, "cpu").run(images, cameras)
+    height, width = model.config.preprocessing.image_size
+    monkeypatch.setattr(torch_runtime, "CPU_PIXELS", 3 * height * width + 1)
+    runtime, sizes = TorchRuntime(model, "cpu"), []
+    runtime._run.register_forward_pre_hook(lambda module, inputs: sizes.append([len(one) for one in inputs]))
+    assert_same(runtime.run(images, cameras), whole)
+    assert sizes == [[3, 3], [3, 3], [1, 1]]
+    assert runtime.run(images[:0], cameras[:0]).shape == (0, whole.shape[1])
+
+
 @pytest.mark.parametrize("family", sorted(TINY_CONFIGS))
 def test_bf16_is_near_and_leaves_the_model_in_float32(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch_runtime, "cpu_has_bf16", lambda: True)  # without the instructions torch emulates them

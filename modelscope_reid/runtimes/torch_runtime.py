@@ -30,6 +30,10 @@ NEEDS_EXPORT = (
     "precision 'int8' needs crops to calibrate with: run `modelscope-reid export --precision int8 --calibration FOLDER "
     "…` and open the folder that it writes."
 )
+CPU_PIXELS = 2**18
+"""How many pixels go through PyTorch's layers on a CPU at once: 8 crops of 256x128. What more of them leave behind each
+layer does not stay in the caches; by 8 rather than by 32, OSNet x1.0 is 1.3 times as fast, and a ViT 1.1 times."""
+ANY_NUMBER = 2**30
 _TYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -77,6 +81,9 @@ class TorchRuntime:
         vision_transformer = isinstance(model.config, VitConfig)
         # Convolutions of oneDNN and cuDNN are faster with the channels last; transformers do not care.
         self._format = torch.contiguous_format if vision_transformer else torch.channels_last
+        height, width = model.config.preprocessing.image_size
+        eager_cpu = self.device.type == "cpu" and not compiled
+        self._at_once = max(1, CPU_PIXELS // (height * width)) if eager_cpu else ANY_NUMBER
         self._compiled = compiled
         network = self._network()
         self._run: Any = torch.compile(network, dynamic=True) if compiled else network
@@ -123,7 +130,8 @@ class TorchRuntime:
         inputs = graph_inputs(self.model.config, images, camera_ids)
         batch, *cameras = (self._on_device(torch.from_numpy(array)) for array in inputs.values())
         batch = batch.to(dtype=self._type, memory_format=self._format)
-        embeddings: Tensor = self._run(batch, *cameras)
+        parts = zip(*(torch.split(tensor, self._at_once) for tensor in (batch, *cameras)), strict=True)
+        embeddings: Tensor = torch.cat([self._run(*part) for part in parts])
         result: NDArray[np.float32] = embeddings.float().cpu().numpy()
         return result
 
