@@ -22,7 +22,7 @@ check: $(VENV)/installed-dev
 browser:  # the tests of the page need Chromium, which is Debian's here
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null \
 		|| { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -q >/dev/null \
-			&& DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends chromium >/dev/null; } \
+			&& DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends chromium fonts-liberation >/dev/null; } \
 		|| echo "no Chromium here: the tests of the page will be left out (on Debian: sudo apt install chromium)"
 
 assets: $(VENV)/installed
