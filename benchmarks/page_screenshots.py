@@ -1,6 +1,6 @@
-"""Pictures of the page for the READMEs, drawn people only: assets/page.png in English, assets/page_zh.png in Chinese.
+"""Pictures of the page for the READMEs, drawn people only: docs/page.png in English, docs/page_zh.png in Chinese.
 
-python benchmarks/page_screenshots.py [--folder assets] [--tour FOLDER]
+python benchmarks/page_screenshots.py [--folder docs] [--tour FOLDER]
 
 `--tour` takes every tab in both languages, at 1280 and 390 pixels, light and dark, to be looked at. Also measured: the
 seconds from opening the page to the first matches. Needs a Chromium, and for Chinese a font that has its characters
@@ -147,7 +147,7 @@ def tour(browser: Browser, address: str, scratch: Path, folder: Path) -> None:
 def main() -> None:
     """Serve, take the pictures, say how long the first search took."""
     parser = argparse.ArgumentParser(description="Take pictures of the page.")
-    parser.add_argument("--folder", type=Path, default=ROOT / "assets", help="where page.png and page_zh.png go")
+    parser.add_argument("--folder", type=Path, default=ROOT / "docs", help="where page.png and page_zh.png go")
     parser.add_argument("--tour", type=Path, help="a folder for pictures of everything")
     options = parser.parse_args()
     executable = shutil.which("chromium") or shutil.which("google-chrome") or sys.exit("no Chromium is here.")
