@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from modelscope_reid.errors import ConfigError
+from modelscope_reid.errors import ConfigError, InputError
 
 FieldsT = TypeVar("FieldsT")
 
@@ -50,6 +50,19 @@ def check_fields(config: object) -> None:
         if hasattr(config, name):
             value = getattr(config, name)
             require(_fits(value, hint), f"{name} is {value!r}; expected {_expected(hint)}.")
+
+
+def check_input(instance: object, *, lowest: Mapping[str, float]) -> None:
+    """Raise `InputError` where a field is of a wrong type, or a number below its `lowest`."""
+    try:
+        check_fields(instance)
+    except ConfigError as error:
+        raise InputError(f"{type(instance).__name__}.{error}") from error
+    for name, low in lowest.items():
+        if getattr(instance, name) < low:
+            raise InputError(
+                f"{type(instance).__name__}.{name} is {getattr(instance, name)}; expected {low:g} or more."
+            )
 
 
 def nearest(name: str, known: Sequence[str]) -> str:

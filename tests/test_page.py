@@ -250,10 +250,10 @@ class Stuck(Service):
 
     going_on = threading.Event()
 
-    def search(self, *arguments: Any, **options: Any) -> Any:
+    def search_embeddings(self, *arguments: Any, **options: Any) -> Any:
         """Wait, then search."""
         assert self.going_on.wait(30)
-        return super().search(*arguments, **options)
+        return super().search_embeddings(*arguments, **options)
 
 
 @pytest.mark.slow

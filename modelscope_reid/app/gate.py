@@ -23,8 +23,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from modelscope_reid.app.server_metrics import Metrics
-from modelscope_reid.errors import ConfigError, InputError
-from modelscope_reid.fields import check_fields
+from modelscope_reid.fields import check_input
 
 POSTS = ("/embed", "/search", "/identify", "/enroll")
 READS = ("/healthz", "/metrics", "/openapi.json")
@@ -66,13 +65,7 @@ class Bounds:
     page_bytes: int = 2**20
 
     def __post_init__(self) -> None:
-        try:
-            check_fields(self)
-        except ConfigError as error:
-            raise InputError(f"Bounds.{error}") from error
-        for name, value in asdict(self).items():
-            if value < 1:
-                raise InputError(f"Bounds.{name} is {value}; expected 1 or more.")
+        check_input(self, lowest=dict.fromkeys(asdict(self), 1))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""

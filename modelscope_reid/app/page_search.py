@@ -115,12 +115,16 @@ class SearchTab:
             return "", self._explained(error)
 
     def _answer(self, crop: Image.Image, *, filters: Filters, top: int, rerank: bool) -> tuple[str, str]:
-        matches = self.service.search([crop], top=top, filters=filters, rerank=rerank)[0]
+        query = self.service.embed([crop])
+        matches = self.service.search_embeddings(query, top=top, filters=filters, rerank=rerank)[0]
         if not matches:
             empty = self.service.stats().entries == 0
             return "", hint("search.empty" if empty else "search.nothing")
         calibrated = self.service.embedder.verifier is not None
-        who = identity_card(self.service.identify([crop], filters=filters)[0]) if calibrated else unnamed_card()
+        if calibrated:
+            who = identity_card(self.service.identify_embeddings(query, filters=filters)[0])
+        else:
+            who = unnamed_card()
         return who, match_cards(matches, self.service.gallery.thumbnails(matches))
 
     def _drawn(self, path: str | None, box: Box | None) -> tuple[Any, ...]:

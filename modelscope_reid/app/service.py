@@ -140,9 +140,12 @@ class Service:
             InputError: options that do not fit.
             GalleryError: the gallery cannot be read.
         """
-        vectors = self._vectors(images)
         options: dict[str, Any] = {"top": top, "filters": filters, "rerank": rerank, "exclude_camera": exclude_camera}
-        return self._in_gallery(lambda: self.gallery.search_embeddings(vectors, **options))
+        return self.search_embeddings(self._vectors(images), **options)
+
+    def search_embeddings(self, embeddings: NDArray[np.float32], **options: Any) -> list[list[Match]]:
+        """Search for what `embed` gave, (Q, D); see `Gallery.search_embeddings`."""
+        return self._in_gallery(lambda: self.gallery.search_embeddings(embeddings, **options))
 
     def identify(self, images: Sequence[Image.Image], **options: Any) -> list[Identity]:
         """Say who is on each image; options as `Gallery.identify_embeddings` has them, and raises as it does.
@@ -150,8 +153,11 @@ class Service:
         Raises:
             BusyError: too many images wait.
         """
-        vectors = self._vectors(images)
-        return self._in_gallery(lambda: self.gallery.identify_embeddings(vectors, **options))
+        return self.identify_embeddings(self._vectors(images), **options)
+
+    def identify_embeddings(self, embeddings: NDArray[np.float32], **options: Any) -> list[Identity]:
+        """Say who is on what `embed` gave, (Q, D); see `Gallery.identify_embeddings`."""
+        return self._in_gallery(lambda: self.gallery.identify_embeddings(embeddings, **options))
 
     def compare(self, a: Image.Image, b: Image.Image) -> tuple[float, Judgement | None]:
         """Return the cosine similarity of two images, and what a calibrated model makes of it.

@@ -12,8 +12,8 @@ from typing import Any
 from PIL import Image
 
 from modelscope_reid.downloads import one_line
-from modelscope_reid.errors import ConfigError, ImageError, InputError, TooLargeError
-from modelscope_reid.fields import check_fields
+from modelscope_reid.errors import ImageError, TooLargeError
+from modelscope_reid.fields import check_input
 from modelscope_reid.images import ImageLimits, describe_source, load_image
 
 _SIZE_WORDS = ("pixels, more than", "is too large to decode")
@@ -33,13 +33,7 @@ class UploadLimits:
     max_images: int = 32
 
     def __post_init__(self) -> None:
-        try:
-            check_fields(self)
-        except ConfigError as error:
-            raise InputError(f"UploadLimits.{error}") from error
-        for name, value in asdict(self).items():
-            if value < 1:
-                raise InputError(f"UploadLimits.{name} is {value}; expected 1 or more.")
+        check_input(self, lowest=dict.fromkeys(asdict(self), 1))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""

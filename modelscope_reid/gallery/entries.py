@@ -14,24 +14,11 @@ from typing import Any, ClassVar
 
 from modelscope_reid.embeddings import Failure
 from modelscope_reid.errors import ConfigError, GalleryError, InputError
-from modelscope_reid.fields import check_fields, dataclass_from_dict
+from modelscope_reid.fields import check_input, dataclass_from_dict
 from modelscope_reid.ranking.verification import Decision
 
 FORMAT_VERSION = 1
 """The layout of what stores write; a gallery of a later one is refused."""
-
-
-def _check(instance: object, *, lowest: dict[str, float]) -> None:
-    """Raise InputError where a field is of a wrong type, or a number below its `lowest`."""
-    try:
-        check_fields(instance)
-    except ConfigError as error:
-        raise InputError(f"{type(instance).__name__}.{error}") from error
-    for name, low in lowest.items():
-        if getattr(instance, name) < low:
-            raise InputError(
-                f"{type(instance).__name__}.{name} is {getattr(instance, name)}; expected {low:g} or more."
-            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +36,7 @@ class GalleryInfo:
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
-        _check(self, lowest={"dimension": 1, "format_version": 1})
+        check_input(self, lowest={"dimension": 1, "format_version": 1})
         if not self.fingerprint:
             raise InputError("GalleryInfo.fingerprint is empty; expected that of the model, Embedder.fingerprint.")
 
@@ -124,7 +111,7 @@ class Filters:
     EVERYTHING: ClassVar[Filters]
 
     def __post_init__(self) -> None:
-        _check(self, lowest={})
+        check_input(self, lowest={})
 
     def only_labelled(self) -> Filters:
         """Return these filters, for entries with a person only."""
