@@ -9,13 +9,15 @@ from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 ARGUMENTS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync"),
 )
+PATIENCE = 30_000
+"""How many milliseconds a test waits for what it expects: the machine may be busy with another test."""
 MISSING = "no Chromium is here; install it with `apt-get install chromium`"
 
 
@@ -33,6 +35,7 @@ def executable() -> str:
 def browser() -> Iterator[Browser]:
     """A headless Chromium."""
     path = executable()
+    expect.set_options(timeout=PATIENCE)
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=path, args=list(ARGUMENTS))
         try:

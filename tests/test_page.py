@@ -67,6 +67,12 @@ def choose(visitor: Visit, field: str, *paths: Path) -> None:
     visitor.page.set_input_files(f"#{field} input[type=file]", [str(path) for path in paths])
 
 
+def show(visitor: Visit, picture: Path) -> None:
+    """Put a picture into the field of the search, and wait until it is there to be seen."""
+    choose(visitor, "search-file", picture)
+    expect(visitor.page.locator("#search-frame img")).to_be_visible()
+
+
 def said(visitor: Visit, language: Language, key: str, **values: object) -> Any:
     """Where a text stands that can be seen."""
     return visitor.page.get_by_text(text(language, key, **values), exact=True).locator("visible=true").first
@@ -85,11 +91,16 @@ def point(visitor: Visit, x: float, y: float) -> tuple[float, float]:
 
 
 def search(visitor: Visit, language: Language, screen: str, frame: Path) -> None:
-    """Draw a box on a frame, search, filter, clear the box."""
+    """Draw a box on a frame, search, filter, clear the box.
+
+    The options are opened before the picture is chosen: gradio makes their fields when they open, and forgets what is
+    written into one in the same few milliseconds, which no hand can do.
+    """
     page = visitor.page
     expect(page.locator("#page-head h1")).to_have_text(text(language, "page.title"), use_inner_text=True)
     expect(said(visitor, language, "search.start")).to_be_visible()
-    choose(visitor, "search-file", frame)
+    page.get_by_text(text(language, "search.options"), exact=True).click()
+    show(visitor, frame)
     expect(said(visitor, language, "search.frame")).to_be_visible()
     corners = [point(visitor, 300 / 900, 20 / 300), point(visitor, 428 / 900, 276 / 300)]
     for corner, sentence in zip(corners, ("search.corner", "search.boxed"), strict=True):
@@ -103,7 +114,6 @@ def search(visitor: Visit, language: Language, screen: str, frame: Path) -> None
     first = page.locator("#search-matches .reid-card").first
     expect(first).to_contain_text("person02")
     expect(first.get_by_text(text(language, "match.same"), exact=True)).to_be_visible()
-    page.get_by_text(text(language, "search.options"), exact=True).click()
     page.get_by_label(text(language, "search.camera"), exact=True).fill("3")
     page.click("#search-run")
     expect(page.locator("#search-matches .reid-card")).to_have_count(4)
@@ -184,8 +194,8 @@ def test_another_language_keeps_what_is_there(chromium: Browser, address: str) -
     with visit(chromium, address, path="/?lang=zh") as visitor:
         page = visitor.page
         expect(page.get_by_role("tab", name="检索")).to_be_visible()
-        choose(visitor, "search-file", CROPS[0])
         page.get_by_text("选项", exact=True).click()
+        show(visitor, CROPS[0])
         page.get_by_label("只看此人", exact=True).fill("person01")
         page.click("#search-run")
         expect(page.locator("#search-matches .reid-card")).to_have_count(3)
@@ -207,7 +217,7 @@ def test_another_language_keeps_what_is_there(chromium: Browser, address: str) -
 def test_what_users_wrote_runs_nowhere(chromium: Browser, address: str) -> None:
     with visit(chromium, address) as visitor:
         page = visitor.page
-        choose(visitor, "search-file", CROPS[0])
+        show(visitor, CROPS[0])
         page.click("#search-run")
         expect(page.locator("#search-matches")).to_contain_text("<script>window.hit=1</script>")
         page.get_by_role("tab", name="Gallery").click()
@@ -267,8 +277,7 @@ def test_a_visitor_too_many_is_told_so(chromium: Browser, tmp_path: Path, monkey
             uploaded = client.post("/gradio_api/upload", files={"files": CROPS[0].read_bytes()}).json()[0]
             picture = {"path": uploaded, "meta": {"_type": "gradio.FileData"}}
             with visit(chromium, str(client.base_url).rstrip("/")) as visitor:
-                choose(visitor, "search-file", CROPS[0])
-                expect(visitor.page.locator("#search-frame img")).to_be_visible()
+                show(visitor, CROPS[0])
                 for number in range(20):
                     body = {"data": [picture, None, 5, *[""] * 5, False], "fn_index": search}
                     answer = client.post("/gradio_api/queue/join", json={**body, "session_hash": f"visitor{number}"})
