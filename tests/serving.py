@@ -43,10 +43,15 @@ def drawn_gallery(folder: Path, crops: list[Path] = CROPS) -> Iterator[Gallery]:
 
 @contextmanager
 def running(
-    service: Service, *, token: str | None = None, bounds: Bounds | None = None, headers: dict[str, str] | None = None
+    service: Service,
+    *,
+    token: str | None = None,
+    bounds: Bounds | None = None,
+    headers: dict[str, str] | None = None,
+    local: bool = False,
 ) -> Iterator[httpx.Client]:
     """The server in a thread, on a free port; give a client of it."""
-    application = build(service, token=token, bounds=bounds or Bounds())
+    application = build(service, token=token, bounds=bounds or Bounds(), local=local)
     server = Server(configured(application))
     listener = listen_on("127.0.0.1", 0)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})

@@ -40,7 +40,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 @pytest.fixture(scope="module")
 def address(service: Service) -> Iterator[str]:
-    with running(service) as client:
+    with running(service, local=True) as client:
         yield str(client.base_url).rstrip("/")
 
 
