@@ -39,7 +39,7 @@ def test_the_studio_answers_and_ends(tmp_path: Path) -> None:
             ready, _, _ = select.select([studio.stdout], [], [], 60)
             address = studio.stdout.readline().strip() if ready else ""
             assert re.fullmatch(r"http://127\.0\.0\.1:\d+", address)
-            with httpx.Client(base_url=address, trust_env=False, timeout=30) as client:
+            with httpx.Client(base_url=address, trust_env=False, timeout=60) as client:
                 health = client.get("/healthz").json()
                 page = client.get("/").text
                 crop = (STUDIO.parents[1] / "assets" / "person01_camera1.png").read_bytes()
@@ -47,7 +47,7 @@ def test_the_studio_answers_and_ends(tmp_path: Path) -> None:
                 refused = client.post("/enroll", files={"images": crop})
         finally:
             studio.send_signal(signal.SIGTERM)
-            studio.wait(30)
+            studio.wait(60)
         errors = studio.stderr.read()
     assert health["ok"] and health["entries"] == 64
     assert "Find a person again" in page and "gallery-run" not in page

@@ -262,7 +262,7 @@ class Stuck(Service):
 
     def search_embeddings(self, *arguments: Any, **options: Any) -> Any:
         """Wait, then search."""
-        assert self.going_on.wait(30)
+        assert self.going_on.wait(60)
         return super().search_embeddings(*arguments, **options)
 
 
