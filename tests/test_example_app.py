@@ -41,7 +41,7 @@ def test_the_studio_answers_and_ends(tmp_path: Path) -> None:
             assert re.fullmatch(r"http://127\.0\.0\.1:\d+", address)
             with httpx.Client(base_url=address, trust_env=False, timeout=60) as client:
                 health = client.get("/healthz").json()
-                page = client.get("/").text
+                page = client.get("/", headers={"Host": "studio.example"}).text  # as a studio's own server asks
                 crop = (STUDIO.parents[1] / "assets" / "person01_camera1.png").read_bytes()
                 found = client.post("/identify", files={"images": crop})
                 refused = client.post("/enroll", files={"images": crop})

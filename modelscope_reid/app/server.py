@@ -73,18 +73,20 @@ def serve(
     host: str = HOST,
     port: int = PORT,
     token: str | None = None,
+    local: bool | None = None,
     announce: Callable[[str], None] = lambda address: None,
 ) -> None:
     """Serve until SIGINT or SIGTERM; `announce` is called with the address once requests are answered.
 
-    On a loopback address without a token, requests must call it by such a name too.
+    `local` is as in `build`; None is True on a loopback address without a token.
 
     Raises:
         InputError: the address cannot be had.
     """
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of every form that is none
     with listen_on(host, port) as listener:
-        application = build(service, token=token, local=token is None and is_loopback(host))
+        only_here = token is None and is_loopback(host) if local is None else local
+        application = build(service, token=token, local=only_here)
         warm_up(service)
         address = _address(host, listener.getsockname()[1])
         with _signals_end_quietly():
