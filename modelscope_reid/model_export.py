@@ -8,7 +8,6 @@ of the command line.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import logging
 import os
 import tempfile
@@ -87,12 +86,6 @@ class _Job:
     def config(self) -> ModelConfig:
         return self.network.config
 
-    @property
-    def fingerprint(self) -> str:
-        """The model's; with merged tokens another, for such embeddings are not to be compared with the model's own."""
-        plain = self.reference.fingerprint
-        return hashlib.sha256(f"{plain} {self.merged_tokens}".encode()).hexdigest() if self.merged_tokens else plain
-
 
 def export_model(
     model: str | os.PathLike[str] | None,
@@ -115,8 +108,8 @@ def export_model(
     processors that can, and is OpenVINO's alone. The crops decide nothing but int8's scales.
 
     `merge_tokens` above 0 merges so many tokens in each block of a vision transformer (`runtimes.token_merging`), which
-    is faster and not exact: the export has a fingerprint of its own. `tolerance` is the least mean cosine to PyTorch's
-    embeddings; None is the precision's, with merged tokens 0.98.
+    is faster and not exact: its embeddings have a fingerprint of their own. `tolerance` is the least mean cosine to
+    PyTorch's embeddings; None is the precision's, with merged tokens 0.98.
 
     Raises:
         InputError: a precision that the format lacks, too few crops, a folder that holds other things, a library that
@@ -212,7 +205,7 @@ def _make(job: _Job, folder: Path) -> ExportInfo:
         "config": job.config.to_dict(),
         "precision": job.precision,
         "layout": ExportInfo.layout,
-        "fingerprint": job.fingerprint,
+        "fingerprint": job.reference.fingerprint,
         "merged_tokens": job.merged_tokens,
         "opset": form.opset(graph),
         "versions": {package.name: package.version for package in versions},
@@ -226,7 +219,7 @@ def _make(job: _Job, folder: Path) -> ExportInfo:
         paths[0],
         ENGINES[job.format][0],
         config=job.config,
-        fingerprint=job.fingerprint,
+        fingerprint=job.reference.fingerprint,
         precision=COMPUTED[job.precision],
         threads=job.threads,
     )
@@ -234,7 +227,7 @@ def _make(job: _Job, folder: Path) -> ExportInfo:
         format=job.format,
         precision=job.precision,
         opset=metadata["opset"],
-        fingerprint=job.fingerprint,
+        fingerprint=job.reference.fingerprint,
         files=tuple(map(file_of, paths)),
         versions=versions,
         parity=_compare(job, exported, left_in_float),
