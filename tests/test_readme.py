@@ -111,7 +111,7 @@ class Workplace:
             env={**self.environment, **changes},
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=1200,
         )
 
 
