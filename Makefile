@@ -12,7 +12,7 @@ demo: $(VENV)/installed
 	$(BIN)/modelscope-reid demo assets
 
 test: check browser
-	$(BIN)/python -m pytest -m "" --numprocesses 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
+	$(BIN)/python -m pytest -m "" --numprocesses 2 --dist loadfile
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff check .

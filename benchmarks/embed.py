@@ -7,8 +7,7 @@ DIR holds JPEG crops. For PASS ViT-B/16 the base is the stock ModelScope pipelin
 plain eager PyTorch. Each system lives in a process of its own and they take turns: every figure is the median over the
 rounds, and ratios compare turns of one run on one machine. Weights are random numbers (seed 0): speed does not depend
 on them, and equality is measured against the base's embeddings. int8 is exported here first, calibrated on the last
-crops of DIR, which are not among those measured. "8 merged" are exports that merge 8 tokens in every block of a vision
-transformer, and are measured where they are named; what that costs cannot be told from random weights.
+crops of DIR, which are not among those measured.
 
 The roof is the machine's own rate for a chain of matrix products in the same precision, through OpenVINO (oneDNN),
 measured in the same rounds; a row's share is its images a second times the network's FLOPs over that rate.
@@ -38,7 +37,6 @@ from modelscope_reid.config import (
     OsnetConfig,
     PassVitConfig,
     Preprocessing,
-    VitConfig,
 )
 
 STOCK, EAGER = "stock ModelScope", "eager PyTorch"
@@ -70,35 +68,14 @@ SUBJECTS = {
     "clip_rn50": Subject("CLIP RN50 at 256x128", ClipResNetConfig(), EAGER),
     "osnet": Subject("OSNet x1.0 at 256x128", OsnetConfig(), EAGER),
 }
-
-
-@dataclass(frozen=True)
-class System:
-    """One way of ours to run a network."""
-
-    runtime: str
-    precision: str
-    merged: int = 0
-
-    @property
-    def is_export(self) -> bool:
-        """Whether it can only be had as an exported folder."""
-        return self.precision == "int8" or self.merged > 0
-
-
 SYSTEMS = {
-    "torch fp32": System("torch", "fp32"),
-    "openvino fp32": System("openvino", "fp32"),
-    "onnxruntime fp32": System("onnxruntime", "fp32"),
-    "torch bf16": System("torch", "bf16"),
-    "openvino bf16": System("openvino", "bf16"),
-    "onnxruntime int8": System("onnxruntime", "int8"),
-    "openvino int8": System("openvino", "int8"),
-    **{
-        f"openvino {precision}, {count} merged": System("openvino", precision, count)
-        for count in (8, 12)
-        for precision in ("fp32", "bf16", "int8")
-    },
+    "torch fp32": ("torch", "fp32"),
+    "openvino fp32": ("openvino", "fp32"),
+    "onnxruntime fp32": ("onnxruntime", "fp32"),
+    "torch bf16": ("torch", "bf16"),
+    "openvino bf16": ("openvino", "bf16"),
+    "onnxruntime int8": ("onnxruntime", "int8"),
+    "openvino int8": ("openvino", "int8"),
 }
 FORMATS = {"openvino": "openvino", "onnxruntime": "onnx"}
 Embed = Callable[[list[str]], NDArray[np.float32]]
@@ -148,12 +125,12 @@ def eager_rows(folder: str) -> dict[str, Embed]:
     }
 
 
-def our_rows(folder: str, system: System) -> dict[str, Embed]:
+def our_rows(folder: str, runtime: str, precision: str) -> dict[str, Embed]:
     """Return the two ways to call `Embedder`."""
     from modelscope_reid import Embedder
 
-    embedder = Embedder.from_pretrained(folder, runtime=system.runtime, precision=system.precision)
-    assert (embedder.runtime.name.split()[0], embedder.runtime.precision) == (system.runtime, system.precision)
+    embedder = Embedder.from_pretrained(folder, runtime=runtime, precision=precision)
+    assert (embedder.runtime.name.split()[0], embedder.runtime.precision) == (runtime, precision)
     return {
         ONE_BY_ONE: lambda paths: np.concatenate([embedder.embed(path) for path in paths]),
         LIST: lambda paths: embedder.embed(paths),
@@ -164,7 +141,7 @@ def serve(system: str, folder: str, channel: Connection) -> None:
     """Open `system` and answer (row, paths) with (seconds, embeddings) until told None."""
     logging.disable(logging.WARNING)
     opener = {STOCK: stock_rows, EAGER: eager_rows}.get(system)
-    rows = opener(folder) if opener else our_rows(folder, SYSTEMS[system])
+    rows = opener(folder) if opener else our_rows(folder, *SYSTEMS[system])
     channel.send(list(rows))
     while (message := channel.recv()) is not None:
         row, paths = message
@@ -271,25 +248,20 @@ def flops_per_image(config: ModelConfig) -> int:
 
 
 def prepare(subject: Subject, systems: list[str], calibration: Path, folder: Path) -> dict[str, Path]:
-    """Write the model folder, and the exports that `systems` want; return the folder of each system."""
+    """Write the model folder, and the int8 exports that `systems` want; return the folder of each system."""
     from modelscope_reid import save_pretrained
     from modelscope_reid.model_export import export_model
     from modelscope_reid.models.reid_model import ReidModel
 
     save_pretrained(ReidModel.with_seed(subject.config), folder / "model")
     places = dict.fromkeys([subject.base, *systems], folder / "model")
-    for name in systems:
-        system = SYSTEMS[name]
-        if system.is_export:
-            places[name] = folder / name.replace(" ", "_")
+    for system in systems:
+        runtime, precision = SYSTEMS[system]
+        if precision == "int8":
+            places[system] = folder / system.replace(" ", "_")
+            format_name = FORMATS[runtime]
             export_model(
-                folder / "model",
-                places[name],
-                format=FORMATS[system.runtime],
-                precision=system.precision,
-                calibration=calibration,
-                merge_tokens=system.merged,
-                tolerance=0.0 if system.merged else None,
+                folder / "model", places[system], format=format_name, precision="int8", calibration=calibration
             )
     return places
 
@@ -325,14 +297,14 @@ def report(subject: Subject, workers: dict[str, Worker], rates: dict[str, float]
         "|---|---|---|---|---|---|---|",
     ]
     for system, worker in workers.items():
-        ours = SYSTEMS.get(system, System("", "fp32"))
-        share = "" if ours.merged else f"{100 * flops / worker.best / rates[ours.precision]:.0f} %"
+        precision = SYSTEMS.get(system, ("", "fp32"))[1]
+        share = flops / worker.best / rates[precision]
         a, b = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True) for vectors in (base.vectors, worker.vectors))
         cosines = (a.astype(np.float64) * b).sum(axis=1)
         equal = "" if worker is base else f"{cosines.mean():.6f} / {cosines.min():.6f}"
         lines.append(
             f"| {system} | {1000 * worker.single:.1f} | {worker.single / base.single:.2f} | {1 / worker.best:.1f} "
-            f"| {base.best / worker.best:.2f} | {share} | {equal} |"
+            f"| {base.best / worker.best:.2f} | {100 * share:.0f} % | {equal} |"
         )
     roofs = ", ".join(f"{precision} {rate / 1e9:.0f}" for precision, rate in rates.items())
     return "\n".join(
@@ -352,24 +324,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="folder of JPEG crops, 64 more than --count at least")
     parser.add_argument("--models", nargs="+", choices=SUBJECTS, default=list(SUBJECTS))
-    unmerged = [name for name, system in SYSTEMS.items() if not system.merged]
-    parser.add_argument("--systems", nargs="*", choices=SYSTEMS, default=unmerged)
+    parser.add_argument("--systems", nargs="*", choices=SYSTEMS, default=list(SYSTEMS))
     parser.add_argument("--count", type=int, default=24, help="crops to embed in each turn")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each system")
     options = parser.parse_args()
     paths = sorted(path.resolve() for path in options.folder.rglob("*.jpg"))
     if len(paths) < options.count + 64:
         parser.error(f"{options.folder} holds {len(paths)} .jpg files; {options.count + 64} are needed")
-    precisions = {"fp32", *(SYSTEMS[system].precision for system in options.systems)}
+    precisions = {"fp32", *(SYSTEMS[system][1] for system in options.systems)}
     for name in options.models:
         with tempfile.TemporaryDirectory() as folder:
             calibration = Path(folder) / "calibration"
             calibration.mkdir()
             for path in paths[options.count :][-300:]:
                 (calibration / path.name).symlink_to(path)
-            merges = isinstance(SUBJECTS[name].config, VitConfig)
-            systems = [system for system in options.systems if merges or not SYSTEMS[system].merged]
-            places = prepare(SUBJECTS[name], systems, calibration, Path(folder))
+            places = prepare(SUBJECTS[name], options.systems, calibration, Path(folder))
             measured = [str(path) for path in paths[: options.count]]
             workers, rates = measure(places, measured, options.rounds, precisions)
         print(report(SUBJECTS[name], workers, rates), flush=True)

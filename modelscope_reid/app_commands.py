@@ -5,6 +5,7 @@ In: parsed options. Out: one line with the address on stdout, an exit status. Er
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import sys
 import tempfile
@@ -50,7 +51,6 @@ def app(
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
     require_library("gradio")
     from modelscope_reid.app.drawn_gallery import enroll_drawn_people
-    from modelscope_reid.app.gate import is_loopback
     from modelscope_reid.app.server import serve
     from modelscope_reid.app.service import Service
     from modelscope_reid.embedder import Embedder
@@ -75,6 +75,14 @@ def app(
         stack.callback(service.close)
         serve(service, host=host, port=port, token=secret, announce=_say)
     return 0
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether only this machine can reach an address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _say(text: str) -> None:

@@ -148,21 +148,15 @@ class Embedder:
 
     def with_batch_size(self, batch_size: int) -> Embedder:
         """Return an embedder of the same model that runs `batch_size` images at once."""
-        return self._changed(batch_size=batch_size)
-
-    def with_limits(self, limits: ImageLimits) -> Embedder:
-        """Return an embedder of the same model that takes no larger images than `limits` allow."""
-        return self._changed(limits=limits)
-
-    def _changed(self, **changes: Any) -> Embedder:
-        options: dict[str, Any] = {
-            "report": self.report,
-            "verifier": self.verifier,
-            "batch_size": self.batch_size,
-            "decode_threads": self.decode_threads,
-            "limits": self.limits,
-        }
-        return Embedder(self.runtime, self.config, **{**options, **changes})
+        return Embedder(
+            self.runtime,
+            self.config,
+            report=self.report,
+            verifier=self.verifier,
+            batch_size=batch_size,
+            decode_threads=self.decode_threads,
+            limits=self.limits,
+        )
 
     def embed(
         self,

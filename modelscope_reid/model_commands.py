@@ -81,8 +81,6 @@ def export(
     calibration: str | None = None,
     dataset: str | None = None,
     root: str | None = None,
-    merge_tokens: int = 0,
-    tolerance: float | None = None,
     threads: int | None = None,
     json: bool = False,
 ) -> int:
@@ -96,8 +94,6 @@ def export(
         calibration: Folder of crops of people, some hundred: int8 needs them, and all are compared on those held out.
         dataset: Name of a dataset, as evaluate has them: mAP and Rank-1 of both networks are compared on it.
         root: Folder of the dataset; its training images are the crops where --calibration is not given.
-        merge_tokens: For a vision transformer: tokens that each block merges, 8 say. Faster, and not exact.
-        tolerance: The least mean cosine to PyTorch's embeddings; by default the precision's, with merged tokens 0.98.
         threads: Processor threads; by default as many as this process may use.
         json: Print one JSON object instead of the report.
     """
@@ -113,8 +109,6 @@ def export(
         precision=precision,
         calibration=calibration,
         dataset=read_dataset(dataset, root) if dataset and root else None,
-        merge_tokens=merge_tokens,
-        tolerance=tolerance,
         threads=threads,
         progress=sys.stderr.isatty(),
     )

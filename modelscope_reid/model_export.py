@@ -43,7 +43,6 @@ from modelscope_reid.runtimes.exported_folder import (
     read_export,
 )
 from modelscope_reid.runtimes.parity_report import (
-    MERGED_TOLERANCE,
     TOLERANCES,
     ExportFormat,
     ParityReport,
@@ -65,19 +64,13 @@ BATCH = 32
 
 @dataclass(frozen=True, kw_only=True)
 class _Job:
-    """One export, checked: what is to be made, of what, and the crops that prove it.
-
-    `network` becomes the graph; it is `plain`, the model that was given, or that with its tokens merged.
-    """
+    """One export, checked: what is to be made, of what, and the crops that prove it."""
 
     network: ReidModel
-    plain: ReidModel
     reference: Runtime
     crops: Crops
     format: ExportFormat
     precision: Precision
-    merged_tokens: int
-    tolerance: float
     dataset: Dataset | None
     threads: int | None
     progress: bool
@@ -95,8 +88,6 @@ def export_model(
     precision: Precision = "fp32",
     calibration: str | os.PathLike[str] | None = None,
     dataset: Dataset | None = None,
-    merge_tokens: int = 0,
-    tolerance: float | None = None,
     threads: int | None = None,
     progress: bool = False,
 ) -> ParityReport:
@@ -107,49 +98,35 @@ def export_model(
     gallery are ranked by both networks. ``fp16`` is how weights are stored; ``bf16`` computes in bfloat16 on
     processors that can, and is OpenVINO's alone. The crops decide nothing but int8's scales.
 
-    `merge_tokens` above 0 merges so many tokens in each block of a vision transformer (`runtimes.token_merging`), which
-    is faster and not exact: its embeddings have a fingerprint of their own. `tolerance` is the least mean cosine to
-    PyTorch's embeddings; None is the precision's, with merged tokens 0.98.
-
     Raises:
         InputError: a precision that the format lacks, too few crops, a folder that holds other things, a library that
-            is not installed, more tokens than can be merged; or a mean cosine below the tolerance.
+            is not installed; or a mean cosine below the precision's tolerance.
         HubError, CheckpointError, ConfigError: the model cannot be opened.
         ImageError: a crop that cannot be read.
     """
     target = Path(folder).absolute()
     crop_folder = None if calibration is None else Path(calibration)
-    _check(format, precision, tolerance, has_crops=crop_folder is not None or dataset is not None)
+    _check(format, precision, has_crops=crop_folder is not None or dataset is not None)
     place_for(target)
     source = bundled_model() if model is None else resolve_model(model)
     if source.is_dir() and read_export(source):
         raise InputError(f"{source} is an export already; export the model that it was made from.")
     from modelscope_reid.models.checkpoints import load_checkpoint
-    from modelscope_reid.runtimes.token_merging import merged
     from modelscope_reid.runtimes.torch_runtime import TorchRuntime
 
     network, report = load_checkpoint(source)
     for note in report.notes:
         logger.warning("%s: %s", report.source, note)
-    usual = MERGED_TOLERANCE if merge_tokens else TOLERANCES[precision]
     job = _Job(
-        network=merged(network, merge_tokens) if merge_tokens else network,
-        plain=network,
+        network=network,
         reference=TorchRuntime(network, "cpu", threads=threads),
         crops=_crops(crop_folder, dataset, network.config),
         format=format,
         precision=precision,
-        merged_tokens=merge_tokens,
-        tolerance=usual if tolerance is None else tolerance,
         dataset=dataset,
         threads=threads,
         progress=progress,
     )
-    return _written(job, source, target)
-
-
-def _written(job: _Job, source: Path, target: Path) -> ParityReport:
-    """Make the export of `source` beside `target`, and move it there once it is whole."""
     parent = next(parent for parent in target.parents if parent.is_dir())  # the same disk, and nothing to clean up
     try:
         with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=parent) as staging:
@@ -161,10 +138,8 @@ def _written(job: _Job, source: Path, target: Path) -> ParityReport:
     return info.parity
 
 
-def _check(format: ExportFormat, precision: Precision, tolerance: float | None, *, has_crops: bool) -> None:
+def _check(format: ExportFormat, precision: Precision, *, has_crops: bool) -> None:
     """Raise InputError for what cannot be exported, before anything is opened."""
-    if tolerance is not None and not 0.0 <= tolerance <= 1.0:
-        raise InputError(f"tolerance is {tolerance}; expected a cosine, 0 to 1.")
     if format not in LIBRARIES or precision not in TOLERANCES:
         expected = f"{' or '.join(LIBRARIES)}, in {', '.join(TOLERANCES)}"
         raise InputError(f"format is {format!r} and precision {precision!r}; expected {expected}.")
@@ -206,7 +181,6 @@ def _make(job: _Job, folder: Path) -> ExportInfo:
         "precision": job.precision,
         "layout": ExportInfo.layout,
         "fingerprint": job.reference.fingerprint,
-        "merged_tokens": job.merged_tokens,
         "opset": form.opset(graph),
         "versions": {package.name: package.version for package in versions},
     }
@@ -261,23 +235,17 @@ def _compare(job: _Job, exported: Runtime, left_in_float: tuple[str, ...]) -> Pa
         precision=job.precision,
         computed_in=exported.precision,
         crops=job.crops.source,
-        cosines=compare_embeddings(_plain_embeddings(job.plain, crops), embeddings),
-        tolerance=job.tolerance,
+        cosines=compare_embeddings(_plain_embeddings(job.network, crops), embeddings),
+        tolerance=TOLERANCES[job.precision],
         left_in_float=left_in_float,
-        merged_tokens=job.merged_tokens,
     )
     near = parity.cosines
     if not parity.passed:
-        if job.merged_tokens:
-            advice = "merge fewer tokens"
-        elif job.precision == "int8":
-            advice = "calibrate with more crops, of the cameras it is for, or choose a higher precision"
-        else:
-            advice = "use fp32, or choose a higher precision"
+        advice = "calibrate with more crops, of the cameras it is for" if job.precision == "int8" else "use fp32"
         raise InputError(
             f"nothing is written, for the embeddings are too far from PyTorch's on {near.count} crops: mean cosine "
             f"{near.cosine_mean:.6f} (expected {parity.tolerance:g} in {job.precision}), without what all crops share "
-            f"{near.centred_mean:.6f} ({parity.centred_tolerance:g}); {advice}."
+            f"{near.centred_mean:.6f} ({parity.centred_tolerance:g}); {advice}, or choose a higher precision."
         )
     if job.dataset is None:
         return parity

@@ -34,7 +34,6 @@ from modelscope_reid.images import load_image
 from modelscope_reid.preprocess import resize, to_batch
 from modelscope_reid.ranking.similarity import normalize
 from modelscope_reid.runtimes import Precision, Runtime, RuntimeName
-from modelscope_reid.runtimes.exported_folder import read_export
 from modelscope_reid.runtimes.machine import cpu_name, usable_cores
 
 if TYPE_CHECKING:
@@ -249,8 +248,7 @@ def _open_export(
     folder: str | os.PathLike[str], others: Sequence[Runtime], *, device: str | None, threads: int | None
 ) -> Runtime:
     runtime = Embedder.from_pretrained(folder, device=device, threads=threads).runtime
-    info = read_export(Path(folder))
-    if others and (info.fingerprint if info else runtime.fingerprint) != others[0].fingerprint:
+    if others and runtime.fingerprint != others[0].fingerprint:
         raise InputError(f"{os.fspath(folder)} is an export of another model; give exports of --model.")
     return runtime
 

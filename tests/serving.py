@@ -43,15 +43,10 @@ def drawn_gallery(folder: Path, crops: list[Path] = CROPS) -> Iterator[Gallery]:
 
 @contextmanager
 def running(
-    service: Service,
-    *,
-    token: str | None = None,
-    bounds: Bounds | None = None,
-    headers: dict[str, str] | None = None,
-    local: bool = False,
+    service: Service, *, token: str | None = None, bounds: Bounds | None = None, headers: dict[str, str] | None = None
 ) -> Iterator[httpx.Client]:
     """The server in a thread, on a free port; give a client of it."""
-    application = build(service, token=token, bounds=bounds or Bounds(), local=local)
+    application = build(service, token=token, bounds=bounds or Bounds())
     server = Server(configured(application))
     listener = listen_on("127.0.0.1", 0)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
@@ -61,11 +56,11 @@ def running(
             assert thread.is_alive()
             time.sleep(0.01)
         port = listener.getsockname()[1]
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=60, trust_env=False) as client:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=30, trust_env=False) as client:
             yield client
     finally:
         server.should_exit = True
-        thread.join(60)
+        thread.join(20)
         assert not thread.is_alive()
 
 

@@ -165,7 +165,9 @@ def _counting(handler: type, calls: list[str]) -> type:
 
 @pytest.mark.parametrize("route", POSTS)
 def test_too_large_a_picture(client: httpx.Client, route: str) -> None:
+    start = time.perf_counter()
     answer = client.post(route, files=parts(huge_png()))
+    assert time.perf_counter() - start < 2
     if route == "/enroll":
         assert answer.status_code == 400
     else:
@@ -268,7 +270,7 @@ class Held:
 
     def run(self, images: Any, camera_ids: object = None) -> Any:
         self.begun.release()
-        assert self.go.wait(60)
+        assert self.go.wait(20)
         return self.runtime.run(images)
 
 
@@ -279,7 +281,7 @@ def test_busy(tmp_path: Path) -> None:
         service = Service(opened, waiting=2)
         with running(service, bounds=Bounds(requests=4)) as client:
             asking = [pool.submit(client.post, "/embed", files=parts(CROPS[0]))]
-            assert held.begun.acquire(timeout=60)
+            assert held.begun.acquire(timeout=20)
             asking += [pool.submit(client.post, "/embed", files=parts(CROPS[0])) for _ in range(2)]
             while service.waiting < 2:
                 time.sleep(0.01)
@@ -287,7 +289,7 @@ def test_busy(tmp_path: Path) -> None:
             assert waits.status_code == 429 and waits.headers["retry-after"] == "1"
             assert waits.json()["detail"] == "2 images wait already, of 2 at most; try again in a second."
             asking.append(pool.submit(client.post, "/enroll", files=parts(CROPS[1])))
-            assert held.begun.acquire(timeout=60)  # the enrolment is under way, and waits for its model
+            assert held.begun.acquire(timeout=20)  # the enrolment is under way, and waits for its model
             full = client.post("/embed", files=parts(CROPS[0]))
             assert full.status_code == 429 and "4 requests are under way" in full.json()["detail"]
             assert client.get("/healthz").status_code == 200

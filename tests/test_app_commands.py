@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ import httpx
 import pytest
 from serving import CROPS, parts
 
+from modelscope_reid.app_commands import is_loopback
 from modelscope_reid.cli import main
 
 COMMAND = [sys.executable, "-m", "modelscope_reid", "app", "--port", "0"]
@@ -41,14 +43,14 @@ def test_serves_until_it_is_told_to_stop(tmp_path: Path) -> None:
         headers = {"Authorization": "Bearer sesame"}
         assert httpx.get(f"{address}/healthz").json()["entries"] == 0
         assert httpx.post(f"{address}/search", files=parts(CROPS[0])).status_code == 401
-        assert httpx.get(f"{address}/healthz", headers={"Host": "gallery.example"}).status_code == 200
+        start = time.perf_counter()
         first = httpx.post(f"{address}/search", files=parts(CROPS[0]), headers=headers)
-        assert first.status_code == 200
+        assert first.status_code == 200 and time.perf_counter() - start < 2
         data = {"person_id": "Ann"}
         assert httpx.post(f"{address}/enroll", files=parts(*CROPS[:3]), data=data, headers=headers).status_code == 200
-        with httpx.stream("GET", f"{address}/gradio_api/heartbeat/abc", timeout=30):  # a page that stays open
+        with httpx.stream("GET", f"{address}/gradio_api/heartbeat/abc", timeout=5):  # a page that stays open
             process.send_signal(signal.SIGTERM)
-            out, err = process.communicate(timeout=60)
+            out, err = process.communicate(timeout=20)
         assert process.returncode == 0 and out == ""
         assert "Traceback" not in err and "sesame" not in err
     assert not Path(f"{place}-wal").exists()  # the gallery was closed
@@ -72,8 +74,17 @@ def test_without_a_gallery_there_are_drawn_people(tmp_path: Path, monkeypatch: p
         assert httpx.get(f"{address}/healthz").json()["entries"] == 64
         found = httpx.post(f"{address}/identify", files=parts(CROPS[0])).json()
         assert found["results"][0]["person_id"] == "person01"
-        refused = httpx.get(address, headers={"Host": "evil.example"})  # a name that has come to mean this machine
-        assert refused.status_code == 403 and "start it with a token" in refused.json()["detail"]
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=60)
+        process.communicate(timeout=20)
     assert process.returncode == 0 and list(tmp_path.glob("modelscope-reid-app-*")) == []
+
+
+@pytest.mark.parametrize(
+    ("host", "only_here"),
+    [
+        *((host, True) for host in ("127.0.0.1", "::1", "localhost", "127.1.2.3")),
+        *((host, False) for host in ("0.0.0.0", "::", "192.168.0.2", "example.org")),
+    ],
+)
+def test_who_can_reach_an_address(host: str, only_here: bool) -> None:
+    assert is_loopback(host) is only_here

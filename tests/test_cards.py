@@ -103,7 +103,7 @@ def test_a_match_shows_its_picture_camera_and_time() -> None:
 )
 def test_no_probability_is_a_certainty(probability: float, shown: str) -> None:
     judgement = Judgement(decision="unsure", probability=probability, similarity=0.4)
-    assert f"beforehand: {shown}." in Reader(cards.verdict_card(0.4, judgement)).text
+    assert f"person: {shown}." in Reader(cards.verdict_card(0.4, judgement)).text
 
 
 def test_an_unknown_person_is_told_as_such() -> None:

@@ -194,19 +194,19 @@ def test_the_module_runs_and_a_closed_pipe_is_no_crash() -> None:
 
 @pytest.mark.slow
 def test_help_takes_less_than_a_second_and_the_import_less_than_a_fifth() -> None:
-    """The two limits of the package: many noisy runs prove nothing, one quick run does."""
+    """The two limits of the package, each the best of five: one noisy run proves nothing, one quick run does."""
 
-    def is_within(limit: float, *arguments: str) -> bool:
-        for _ in range(20):
+    def best(*arguments: str) -> float:
+        seconds = []
+        for _ in range(5):
             start = time.perf_counter()
             subprocess.run([sys.executable, *arguments], capture_output=True, check=True)
-            if time.perf_counter() - start < limit:
-                return True
-        return False
+            seconds.append(time.perf_counter() - start)
+        return min(seconds)
 
-    timed = "import time; start = time.perf_counter(); import modelscope_reid; assert time.perf_counter() - start < 0.2"
-    assert any(subprocess.run([sys.executable, "-c", timed], capture_output=True).returncode == 0 for _ in range(20))
-    assert is_within(1.0, "-m", "modelscope_reid", "--help")
+    interpreter = best("-c", "pass")
+    assert best("-c", "import modelscope_reid") - interpreter < 0.2
+    assert best("-m", "modelscope_reid", "--help") < 1.0
 
 
 def test_pictures_that_pillow_made_up_are_found_in_folders(tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ from tiny import TINY_CONFIGS
 from modelscope_reid import CheckpointError, Embedder, HubError, ImageError, InputError, ReidError, save_pretrained
 from modelscope_reid.config import OsnetConfig, Preprocessing
 from modelscope_reid.hub import bundled_model
-from modelscope_reid.images import ImageLimits
 from modelscope_reid.models.reid_model import ReidModel
 from modelscope_reid.preprocess import resize, to_batch
 from modelscope_reid.runtimes import RuntimeName
@@ -241,20 +240,6 @@ def test_from_pretrained_opens_a_model_in_the_engine_named(runtime: RuntimeName,
     assert opened.fingerprint == plain.fingerprint and opened.report == plain.report
     images = [picture(number) for number in range(5)]
     np.testing.assert_allclose(opened.embed(images), plain.embed(images), rtol=1e-4, atol=1e-4)
-
-
-def test_other_limits_and_batches_change_nothing_else(tmp_path: Path) -> None:
-    save_pretrained(ReidModel.with_seed(CONFIG), tmp_path)
-    opened = Embedder.from_pretrained(tmp_path, device="cpu", runtime="torch", batch_size=3)
-    strict = opened.with_limits(ImageLimits(max_pixels=100))
-    with pytest.raises(ImageError, match="more than 100"):
-        strict.embed(picture(1))
-    assert strict.batch_size == 3 and strict.with_batch_size(5).limits == strict.limits
-    assert strict.runtime is opened.runtime and strict.report is opened.report
-    assert strict.decode_threads == opened.decode_threads and opened.embed(picture(1)).shape == (
-        1,
-        opened.embedding_dim,
-    )
 
 
 def test_int8_without_an_export_says_what_to_run(tmp_path: Path) -> None:

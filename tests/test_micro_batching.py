@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from modelscope_reid.app.micro_batching import MicroBatcher
 from modelscope_reid.errors import BusyError, GalleryError, InputError
 
-SECONDS = 60.0
+SECONDS = 10.0
 
 
 class Doubler:

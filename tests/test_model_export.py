@@ -21,9 +21,7 @@ from modelscope_reid.model_export import export_model
 from modelscope_reid.ranking.calibration import Verifier
 from modelscope_reid.runtimes import Precision
 from modelscope_reid.runtimes.exported_folder import read_export
-from modelscope_reid.runtimes.parity_report import MERGED_TOLERANCE, TOLERANCES, ExportFormat, compare_embeddings
-from modelscope_reid.runtimes.token_merging import merged
-from modelscope_reid.runtimes.torch_runtime import TorchRuntime
+from modelscope_reid.runtimes.parity_report import TOLERANCES, ExportFormat, compare_embeddings
 
 COMPUTED: dict[str, tuple[str, ...]] = {
     "fp32": ("fp32",),
@@ -64,43 +62,6 @@ def test_every_family_there_and_back(family: str, format: ExportFormat) -> None:
 )
 def test_every_precision_there_and_back_with_cameras(format: ExportFormat, precision: Precision) -> None:
     check("clip_vit", format, precision)
-
-
-@pytest.mark.parametrize("format", ["openvino", "onnx"])
-def test_merged_tokens_there_and_back(format: ExportFormat, tmp_path: Path) -> None:
-    report = export_model(model_folder("clip_vit"), tmp_path / "new", format=format, merge_tokens=1, tolerance=0.5)
-    assert report.merged_tokens == 1 and report.tolerance == 0.5 and report.cosines.cosine_mean < 1.0
-    assert "fp32, tokens merged in each block: 1, beside PyTorch fp32" in str(report)
-    embedder, model = Embedder.from_pretrained(tmp_path / "new", threads=1), tiny_model(TINY_CONFIGS["clip_vit"])
-    plain, info = Embedder.from_pretrained(exported("clip_vit", format), threads=1), read_export(tmp_path / "new")
-    assert info is not None and info.fingerprint == plain.fingerprint != embedder.fingerprint
-    for count in (1, 37):
-        images, cameras = tiny_images(model.config, count, seed=count), np.arange(count) % 4 - 1
-        with torch.inference_mode():
-            expected = merged(model, 1)(images, torch.from_numpy(cameras)).numpy()
-        found = compare_embeddings(expected, embedder.runtime.run(images.numpy(), cameras))
-        assert found.largest_difference <= 1e-4
-
-
-def test_int8_with_merged_tokens_is_judged_by_the_unmerged_model(tmp_path: Path) -> None:
-    report = export_model(
-        model_folder("pass_vit"), tmp_path / "new", precision="int8", calibration=crops_folder(), merge_tokens=2
-    )
-    assert report.tolerance == MERGED_TOLERANCE <= report.cosines.closeness
-    plain, found = tiny_model(TINY_CONFIGS["pass_vit"]), Embedder.from_pretrained(tmp_path / "new", threads=1)
-    crops = [str(path) for path in sorted(crops_folder().iterdir())]
-    reference = Embedder(TorchRuntime(plain, "cpu"), plain.config).embed(crops)
-    assert compare_embeddings(reference, found.embed(crops)).closeness >= MERGED_TOLERANCE
-
-
-def test_too_many_merged_tokens_write_nothing(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"nothing is written.*merge fewer tokens"):
-        export_model(model_folder("clip_vit"), tmp_path / "new", merge_tokens=2, tolerance=1.0)
-    with pytest.raises(InputError, match="merge_tokens is 9; expected 1 to 2"):
-        export_model(model_folder("clip_vit"), tmp_path / "new", merge_tokens=9)
-    with pytest.raises(InputError, match=r"tolerance is 1\.5; expected a cosine, 0 to 1"):
-        export_model(model_folder("clip_vit"), tmp_path / "new", tolerance=1.5)
-    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

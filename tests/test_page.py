@@ -40,7 +40,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 @pytest.fixture(scope="module")
 def address(service: Service) -> Iterator[str]:
-    with running(service, local=True) as client:
+    with running(service) as client:
         yield str(client.base_url).rstrip("/")
 
 
@@ -262,7 +262,7 @@ class Stuck(Service):
 
     def search_embeddings(self, *arguments: Any, **options: Any) -> Any:
         """Wait, then search."""
-        assert self.going_on.wait(60)
+        assert self.going_on.wait(30)
         return super().search_embeddings(*arguments, **options)
 
 

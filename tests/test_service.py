@@ -133,7 +133,7 @@ class Held:
 
     def run(self, images: NDArray[np.float32], camera_ids: object = None) -> NDArray[np.float32]:
         self.begun.release()
-        assert self.go.wait(60)
+        assert self.go.wait(10)
         return self.runtime.run(images)
 
 
@@ -144,7 +144,7 @@ def test_busy_before_anything_is_decoded(tmp_path: Path) -> None:
         service = Service(opened_gallery, waiting=2)
         images = opened(CROPS[:2])
         running = callers.submit(service.embed, images)
-        assert held.begun.acquire(timeout=60)
+        assert held.begun.acquire(timeout=10)
         waiting = callers.submit(service.embed, images)
         while service.waiting < 2:
             time.sleep(0.001)
@@ -201,7 +201,7 @@ def test_enrolments_wait_for_one_another_up_to_a_bound(tmp_path: Path) -> None:
         embedder.runtime = held = Held(embedder.runtime)
         service = Service(opened_gallery)
         running = [callers.submit(service.enroll, [crop.read_bytes()]) for crop in CROPS[:ENROLMENTS]]
-        assert held.begun.acquire(timeout=60)
+        assert held.begun.acquire(timeout=10)
         while True:
             try:
                 service.enroll([b"x"])

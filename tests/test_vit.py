@@ -113,7 +113,7 @@ def test_pass_tokens_are_class_then_parts_then_patches() -> None:
     model = tiny_model(TINY_CONFIGS["pass_vit"])
     backbone = model.backbone
     assert isinstance(backbone, ReidVit)
-    backbone.blocks = torch.nn.Sequential(torch.nn.Identity())
+    backbone.blocks = torch.nn.ModuleList()
     with torch.inference_mode():
         features = backbone(tiny_images(model.config, 1), None)
     prefix = torch.cat((backbone.cls_token, backbone.reg_token), dim=1)[0] + backbone.pos_embed[0, :4]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from functools import partial
 from pathlib import Path
 
 from modelscope_reid import Embedder, Gallery, ReidError
@@ -27,9 +26,8 @@ def main() -> None:
             with Gallery.open(place, Embedder.from_pretrained()) as gallery:
                 enroll_drawn_people(gallery)
                 service = Service(gallery, read_only=os.environ.get("WRITABLE") != "1")
-                try:  # not local: the studio's own server calls it by the studio's name
-                    say = partial(print, flush=True)
-                    serve(service, host=host, port=port, local=False, announce=say)
+                try:
+                    serve(service, host=host, port=port, announce=lambda address: print(address, flush=True))
                 finally:
                     service.close()
     except ReidError as error:

@@ -118,7 +118,7 @@ def verdict_card(similarity: float, judgement: Judgement | None) -> str:
         word, reason = spoken("compare.uncalibrated"), f"<p>{spoken('compare.uncalibrated_reason')}</p>"
         return f'<div class="reid-verdict reid-none"><strong>{word}</strong>{reason}{measured}</div>'
     decision = judgement.decision
-    likely = spoken("compare.probability", percent=_percent(judgement.probability))
+    likely = spoken("who.probability", percent=_percent(judgement.probability))
     doubt = f"<p>{spoken('compare.unsure_reason')}</p>" if decision == "unsure" else ""
     return (
         f'<div class="reid-verdict reid-{decision}"><strong><span aria-hidden="true">{SIGNS[decision]}</span> '

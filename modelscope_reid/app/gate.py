@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import ipaddress
 import time
 from collections import deque
 from collections.abc import Mapping
@@ -83,25 +82,14 @@ class Refusal(HTTPException):
 class Gate:
     """ASGI middleware before the whole server; `token` None lets everybody in.
 
-    `local` says that the server is for this machine only: a request that calls it by any other name is refused, for a
-    foreign page whose name has come to mean this machine (DNS rebinding) would pass for the server's own.
-
     Once `closing` is set, the page's streams, which would never end, are told that their visitors have left.
     """
 
     def __init__(
-        self,
-        app: ASGIApp,
-        *,
-        bounds: Bounds,
-        token: str | None,
-        metrics: Metrics,
-        closing: asyncio.Event,
-        local: bool = False,
+        self, app: ASGIApp, *, bounds: Bounds, token: str | None, metrics: Metrics, closing: asyncio.Event
     ) -> None:
         self.app = app
         self.bounds = bounds
-        self._local = local
         self._token = token.encode() if token else None
         self._metrics = metrics
         self._closing = closing
@@ -127,8 +115,6 @@ class Gate:
             await send(message)
 
         try:
-            if self._local:
-                _check_local(Headers(scope=scope))
             if api:
                 await self._api(scope, receive, answer)
             else:
@@ -262,31 +248,6 @@ class _Body:
         if not self._pieces or len(self._pieces[-1]) + len(piece) > PIECE_BYTES:
             self._pieces.append(bytearray())
         self._pieces[-1] += piece
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether only this machine can reach an address."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _check_local(headers: Mapping[str, str]) -> None:
-    """Refuse a request that calls this server by a name that other machines may have; programs may give none."""
-    called = headers.get("host")
-    if called is None:
-        return
-    try:
-        name = urlsplit(f"//{called}").hostname or ""
-    except ValueError:  # [ without ]
-        name = ""
-    if not is_loopback(name):
-        raise Refusal(
-            403,
-            "this server answers to localhost and 127.0.0.1 only; to serve it under another name, start it with a "
-            "token.",
-        )
 
 
 def _check_same_site(headers: Mapping[str, str]) -> None:

@@ -23,7 +23,7 @@ from PIL import Image
 
 from modelscope_reid import __version__
 from modelscope_reid.app.api import Api
-from modelscope_reid.app.gate import Bounds, Gate, is_loopback
+from modelscope_reid.app.gate import Bounds, Gate
 from modelscope_reid.app.page import mount_page
 from modelscope_reid.app.server_metrics import Metrics
 from modelscope_reid.app.service import Service
@@ -35,13 +35,10 @@ GRACE_SECONDS = 5
 """How long requests under way have to end once the server was told to stop."""
 
 
-def build(
-    service: Service, *, token: str | None = None, bounds: Bounds = DEFAULT_BOUNDS, local: bool = False
-) -> FastAPI:
+def build(service: Service, *, token: str | None = None, bounds: Bounds = DEFAULT_BOUNDS) -> FastAPI:
     """Return the application: the API, and the page at "/".
 
     With a `token` the API wants it as a bearer token, all but /healthz, and the page as a password, with any name.
-    `local` refuses requests that call the server by another name than this machine's own.
     """
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     metrics = Metrics(service)
@@ -62,7 +59,7 @@ def build(
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     app.state.closing = asyncio.Event()
-    app.add_middleware(Gate, bounds=bounds, token=token, metrics=metrics, closing=app.state.closing, local=local)
+    app.add_middleware(Gate, bounds=bounds, token=token, metrics=metrics, closing=app.state.closing)
     api.add_to(app, with_token=token is not None)
     return mount_page(app, service, auth=_login(token) if token else None)
 
@@ -73,20 +70,16 @@ def serve(
     host: str = HOST,
     port: int = PORT,
     token: str | None = None,
-    local: bool | None = None,
     announce: Callable[[str], None] = lambda address: None,
 ) -> None:
     """Serve until SIGINT or SIGTERM; `announce` is called with the address once requests are answered.
-
-    `local` is as in `build`; None is True on a loopback address without a token.
 
     Raises:
         InputError: the address cannot be had.
     """
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of every form that is none
     with listen_on(host, port) as listener:
-        only_here = token is None and is_loopback(host) if local is None else local
-        application = build(service, token=token, local=only_here)
+        application = build(service, token=token)
         warm_up(service)
         address = _address(host, listener.getsockname()[1])
         with _signals_end_quietly():

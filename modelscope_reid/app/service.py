@@ -70,7 +70,7 @@ class Service:
     ) -> None:
         if gallery.embedder is None:
             raise InputError("the gallery was opened without an embedder; open it with one.")
-        self.embedder = gallery.embedder.with_limits(limits.of_one_image())
+        self.embedder = _limited(gallery.embedder, limits)
         self.gallery = Gallery(gallery.store, self.embedder)
         self.limits = limits
         self.read_only = read_only
@@ -287,6 +287,19 @@ class Service:
         else:
             reason = str(explained(failure.reason, content, name=name, limits=self.limits))
         return Failure(index=failure.index, source=name, reason=reason)
+
+
+def _limited(embedder: Embedder, limits: UploadLimits) -> Embedder:
+    """Return an embedder of the same model that takes no larger images than `limits` allow."""
+    return Embedder(
+        embedder.runtime,
+        embedder.config,
+        report=embedder.report,
+        verifier=embedder.verifier,
+        batch_size=embedder.batch_size,
+        decode_threads=embedder.decode_threads,
+        limits=limits.of_one_image(),
+    )
 
 
 def _places(count: int) -> list[str]:

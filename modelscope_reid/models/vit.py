@@ -10,9 +10,8 @@ CLIP-ReID (Li et al., AAAI 2023; MIT), timm (Apache-2.0) for everything between 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import torch
 from timm.layers.patch_embed import PatchEmbed
@@ -23,15 +22,6 @@ from modelscope_reid.config import UNKNOWN_CAMERA, ClipVitConfig, PassVitConfig,
 from modelscope_reid.errors import InputError
 
 CameraTokens = Literal["class", "all"]
-Through: TypeAlias = Callable[[nn.Sequential, Tensor], tuple[Tensor, Tensor]]
-"""What takes tokens (B, N, D) through blocks: returns them before the last block, and after it."""
-
-
-def through_all(blocks: nn.Sequential, tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """Run one block after the other, as a vision transformer does."""
-    for block in blocks[:-1]:
-        tokens = block(tokens)
-    return tokens, blocks[-1](tokens)
 
 
 class OverlapPatchEmbed(PatchEmbed):
@@ -85,10 +75,7 @@ class CameraEmbedding(nn.Module):
 
 
 class ReidVit(VisionTransformer):
-    """timm's ViT with a patch stride and an optional camera embedding; positions cover all tokens.
-
-    `through` runs the blocks; what runs them in another way (`runtimes.token_merging`) takes its place.
-    """
+    """timm's ViT with a patch stride and an optional camera embedding; positions cover all tokens."""
 
     def __init__(self, config: VitConfig, **kwargs: Any) -> None:
         super().__init__(
@@ -102,7 +89,6 @@ class ReidVit(VisionTransformer):
             embed_layer=partial(OverlapPatchEmbed, stride=config.stride),
             **kwargs,
         )
-        self.through: Through = through_all
         self.camera_embedding = (
             CameraEmbedding(cameras=config.cameras, width=config.width, coefficient=config.camera_coefficient)
             if config.cameras
@@ -136,7 +122,8 @@ class PassVit(ReidVit):
     ) -> tuple[Tensor, ...]:
         """Return the prefix tokens' features, each (B, D)."""
         tokens = self.embed_patches(images, camera_ids, cameras_on="all")
-        _, tokens = self.through(self.blocks, tokens)
+        for block in self.blocks:
+            tokens = block(tokens)
         return tuple(self.norm(tokens[:, : self.num_prefix_tokens]).unbind(dim=1))
 
 
@@ -161,6 +148,8 @@ class ClipVit(ReidVit):
     ) -> tuple[Tensor, ...]:
         """Return (before the last block (B, D), after the last norm (B, D), projected (B, P))."""
         tokens = self.norm_pre(self.embed_patches(images, camera_ids, cameras_on="class"))
-        before, after = self.through(self.blocks, tokens)
-        pooled = self.norm(after[:, 0])
-        return before[:, 0], pooled, pooled @ self.projection
+        for block in self.blocks[:-1]:
+            tokens = block(tokens)
+        last = tokens[:, 0]
+        pooled = self.norm(self.blocks[-1](tokens)[:, 0])
+        return last, pooled, pooled @ self.projection

@@ -87,14 +87,6 @@ class ExportInfo:
     def __post_init__(self) -> None:
         check_fields(self)
 
-    @property
-    def embedding_fingerprint(self) -> str:
-        """What its embeddings are known by: the network's, or another where tokens are merged, which do not compare."""
-        merged = self.parity.merged_tokens
-        if not merged:
-            return self.fingerprint
-        return hashlib.sha256(f"{self.fingerprint}, {merged} tokens merged".encode()).hexdigest()
-
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
         return dataclasses.asdict(self)
@@ -152,7 +144,7 @@ def open_exported(
     options: dict[str, Any] = {"precision": COMPUTED[info.precision], "device": device, "threads": threads}
     if engine == "openvino" and (cache := cache_folder()):
         options["cache"] = cache / engine
-    return open_graph(graph, engine, config=config, fingerprint=info.embedding_fingerprint, **options), config
+    return open_graph(graph, engine, config=config, fingerprint=info.fingerprint, **options), config
 
 
 def _engine(asked: RuntimeChoice, engines: tuple[RuntimeName, ...]) -> RuntimeName:

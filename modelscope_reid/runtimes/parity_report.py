@@ -21,8 +21,6 @@ ExportFormat = Literal["openvino", "onnx"]
 
 TOLERANCES: dict[Precision, float] = {"fp32": 0.99999, "fp16": 0.9999, "bf16": 0.999, "int8": 0.995}
 """The least mean cosine that an export of each precision may have."""
-MERGED_TOLERANCE = 0.98
-"""The same of any precision where tokens are merged, which is not meant to be exact."""
 CENTRED_SLACK = 4.0
 """How many times further from 1 the mean cosine may be once what all crops have in common is taken off."""
 _SMALLEST = float(np.finfo(np.float64).tiny)
@@ -71,8 +69,8 @@ class ParityReport:
 
     `computed_in` is what the exported network computes in on the machine that compared them: float32 where a lower
     precision is only how weights are stored, or where this machine lacks it. `crops` says which crops were compared,
-    `tolerance` the least mean cosine, `left_in_float` what was left out of int8, `merged_tokens` how many tokens each
-    block merges. `torch` and `exported` are the figures of both on `dataset`, where there is one.
+    `tolerance` the least mean cosine, `left_in_float` what was left out of int8. `torch` and `exported` are the figures
+    of both on `dataset`, where there is one.
     """
 
     format: ExportFormat
@@ -82,7 +80,6 @@ class ParityReport:
     cosines: Cosines
     tolerance: float
     left_in_float: tuple[str, ...] = ()
-    merged_tokens: int = 0
     dataset: str | None = None
     torch: RankingFigures | None = None
     exported: RankingFigures | None = None
@@ -107,8 +104,6 @@ class ParityReport:
     def __str__(self) -> str:
         near = self.cosines
         computed = "" if self.computed_in == self.precision else f", computed in {self.computed_in} here"
-        if self.merged_tokens:
-            computed += f", tokens merged in each block: {self.merged_tokens}"
         lines = [
             f"{self.format} {self.precision}{computed}, beside PyTorch fp32 on {near.count} crops ({self.crops}):",
             f"cosine mean {near.cosine_mean:.6f} (at least {self.tolerance:g}), least {near.cosine_min:.6f}; mean "

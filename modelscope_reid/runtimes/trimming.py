@@ -37,18 +37,18 @@ class ReadTokensBlock(nn.Module):
         self.query = _rows_of(attention.qkv, 0, attention.attn_dim)
         self.key_value = _rows_of(attention.qkv, attention.attn_dim, 3 * attention.attn_dim)
 
-    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        """(B, N, D) -> (B, T, D); `bias` (B, 1, 1, N), where it is given, is added to the logits of attention."""
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, N, D) -> (B, T, D)."""
         normed = self.norm1(x)
-        read = x[:, : self.tokens] + self.ls1(self._attention(normed, bias))
+        read = x[:, : self.tokens] + self.ls1(self._attention(normed))
         out: Tensor = read + self.ls2(self.mlp(self.norm2(read)))
         return out
 
-    def _attention(self, normed: Tensor, bias: Tensor | None) -> Tensor:
+    def _attention(self, normed: Tensor) -> Tensor:
         """Return what the first T tokens see in all N, (B, T, D)."""
         queries = self.query(normed[:, : self.tokens]).unflatten(2, (self.heads, -1)).transpose(1, 2)
         keys, values = self.key_value(normed).unflatten(2, (2, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-        seen = functional.scaled_dot_product_attention(self.q_norm(queries), self.k_norm(keys), values, attn_mask=bias)
+        seen = functional.scaled_dot_product_attention(self.q_norm(queries), self.k_norm(keys), values)
         projected: Tensor = self.proj(seen.transpose(1, 2).flatten(2))
         return projected
 
@@ -62,7 +62,7 @@ def _rows_of(linear: nn.Linear, first: int, last: int) -> nn.Linear:
     return part
 
 
-def is_plain(block: nn.Module) -> bool:
+def _fits(block: nn.Module) -> bool:
     """Tell whether a block is timm's plain one, of which `ReadTokensBlock` knows all layers."""
     return (
         type(block) is Block
@@ -80,7 +80,7 @@ def trimmed(model: ReidModel) -> ReidModel:
     backbone = model.backbone
     if not isinstance(backbone, PassVit | ClipVit):
         return folded(model)
-    if not is_plain(backbone.blocks[-1]):
+    if not _fits(backbone.blocks[-1]):
         return model
     twin = twin_of(model).eval()
     blocks = twin.backbone.blocks
